@@ -1,0 +1,131 @@
+"""In: a source of rows. Out: batches in an order that is a function of (seed, step), from any step on.
+
+Batch k never depends on the batches before it, so a run that was killed goes on with the very batch it would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset
+
+from toolformer.data.batches import CallBatch, collate_calls
+from toolformer.data.masking import Rows, mask_rows, mask_tools
+from toolformer.data.prompts import Prompts
+from toolformer.records import Tool
+
+
+class RowSource(Protocol):
+    """What a stage can be trained on: the built-in world or a corpus on disk."""
+
+    def batch(self, step: int, *, batch_size: int, pool_size: int, tools_per_request: int) -> Rows:
+        """Rows over a shared pool of tools; a pure function of the source's seed and ``step``."""
+
+    def tools(self, step: int, n: int) -> list[Tool]:
+        """``n`` distinct tools; a pure function of the source's seed and ``step``."""
+
+    def validation(self, rows: int) -> Rows:
+        """A fixed set of rows that is never trained on."""
+
+
+class Batches(Dataset[CallBatch]):
+    """Batch ``k`` of a stage.
+
+    Args:
+        source: where rows come from.
+        prompts: turns them into tokens.
+        seed: of the masking.
+        batch_size: requests a batch; 0 = tools only, for auto-encoding.
+        pool_size: distinct tools that the requests of a batch share; each is encoded once.
+        tools_per_request: tools a request can choose from.
+        mask_share: part of the tools whose names are replaced by random identifiers.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        prompts: Prompts,
+        *,
+        seed: int,
+        batch_size: int,
+        pool_size: int,
+        tools_per_request: int,
+        mask_share: float,
+    ):
+        if not 0 <= mask_share <= 1:
+            raise ValueError(f"data.mask_share is {mask_share}; it must lie between 0 and 1")
+        if batch_size and not 1 <= tools_per_request <= pool_size:
+            raise ValueError(f"data.tools_per_request is {tools_per_request}; it must lie between 1 and {pool_size}")
+        self.source, self.prompts, self.seed = source, prompts, seed
+        self.batch_size, self.pool_size = batch_size, pool_size
+        self.tools_per_request, self.mask_share = tools_per_request, mask_share
+
+    def __getitem__(self, step: int) -> CallBatch:
+        rng = random.Random(f"{self.seed}:{step}")
+        if self.batch_size == 0:
+            tools = self.source.tools(step, self.pool_size)
+            return collate_calls([], self.prompts, mask_tools(tools, self.mask_share, rng))
+        rows = self.source.batch(
+            step, batch_size=self.batch_size, pool_size=self.pool_size, tools_per_request=self.tools_per_request
+        )
+        return collate_calls(mask_rows(rows, self.mask_share, rng), self.prompts)
+
+
+class ResumableLoader:
+    """Batches ``done .. total``; counts what was handed out, not what was fetched ahead.
+
+    Not a ``DataLoader`` subclass, so that Lightning leaves it alone; Lightning saves its ``state_dict``.
+    """
+
+    def __init__(self, batches: Batches, total: int, *, rank: int = 0, world: int = 1, workers: int = 0):
+        self.batches, self.total, self.rank, self.world, self.workers = batches, total, rank, world, workers
+        self.done = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[CallBatch]:
+        steps = [k * self.world + self.rank for k in range(self.done, self.total)]
+        loader = DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers)
+        for batch in loader:
+            self.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the run has come, and over what."""
+        return {"done": self.done, "seed": self.batches.seed, "size": self.batches.batch_size, "world": self.world}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind ``done``; another seed, batch size or number of processes is refused."""
+        for key, mine in self.state_dict().items():
+            if key != "done" and state[key] != mine:
+                raise ValueError(f"checkpoint was made with {key} {state[key]}, this run has {mine}; use a new folder")
+        self.done = state["done"]
+
+
+class StageData(L.LightningDataModule):
+    """Training batches and validation rows of one stage.
+
+    Args:
+        batches: what a step sees.
+        validation_rows: rows of the source's validation set, at each check.
+        workers: processes that prepare batches; 0 = in the training process.
+    """
+
+    def __init__(self, batches: Batches, *, validation_rows: int = 128, workers: int = 0):
+        super().__init__()
+        self.batches, self.validation_rows, self.workers = batches, validation_rows, workers
+
+    def train_dataloader(self) -> ResumableLoader:
+        """All batches of the stage, as one epoch."""
+        total = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return ResumableLoader(self.batches, total, rank=rank, world=world, workers=self.workers)
+
+    def val_dataloader(self) -> list[Rows]:
+        """Chunks of rows, still as records: the stage generates answers for them."""
+        rows = self.batches.source.validation(self.validation_rows)
+        return [rows[i : i + 64] for i in range(0, len(rows), 64)]

@@ -1,0 +1,94 @@
+"""In: tools, conversations and gold calls. Out: token ids: one list a schema, a prompt and an answer.
+
+The tokenizer's own chat template is used where it has one, ChatML otherwise; calls are written as Qwen2.5 writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from toolformer.calls import render
+from toolformer.records import Example, Message, Tool
+from toolformer.schemas import shorten
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKS = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
+
+
+class Prompts:
+    """The only place where text becomes tokens.
+
+    Args:
+        tokenizer: any fast tokenizer that has ChatML's marks and ``<tool_call>`` as single tokens.
+        schema_limit: tokens of one schema; a longer one loses descriptions as ``schemas.shorten`` documents, and is
+            counted in ``report``.
+        length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, schema_limit: int = 256, length_limit: int = 2048):
+        lost = [mark for mark in MARKS if len(tokenizer.encode(mark, add_special_tokens=False)) != 1]
+        if lost:
+            raise ValueError(
+                f"tokenizer {tokenizer.name_or_path!r} does not know {', '.join(lost)} as single tokens; "
+                "use a Qwen2.5 tokenizer or train one with toolformer.data.tokenizer"
+            )
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = CHATML
+        self.tokenizer, self.schema_limit, self.length_limit = tokenizer, schema_limit, length_limit
+        self.end, self.call_open, self.call_close = (tokenizer.convert_tokens_to_ids(mark) for mark in MARKS[1:])
+        self.rebuild = self.ids("<|im_start|>tool\n")  # what stands before a schema that is to be rebuilt
+        self.report: Counter[str] = Counter()
+        self.schema = lru_cache(maxsize=20_000)(self._schema)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text as it stands."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _schema(self, tool: Tool) -> tuple[int, ...]:
+        ids = self.ids(tool.text)
+        if len(ids) > self.schema_limit:
+            short = shorten(tool, lambda text: len(self.ids(text)), self.schema_limit)
+            self.report["schemas_shortened"] += 1
+            self.report["schema_parts_dropped"] += len(short.dropped)
+            ids = self.ids(short.text)
+        return tuple(ids)
+
+    def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
+        """The conversation up to where the assistant speaks; ``room`` tokens are left for the answer."""
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        while True:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            ids = self.ids(text)
+            if len(ids) + room <= self.length_limit:
+                return ids
+            if len(turns) == 1:
+                raise ValueError(
+                    f"a request has {len(ids)} tokens and its answer {room}, over the limit of {self.length_limit}; "
+                    "raise data.length_limit"
+                )
+            self.report["turns_dropped"] += 1
+            turns = turns[1:]
+
+    def answer(self, example: Example) -> list[int]:
+        """The calls, or the reply, and the end mark."""
+        return [*self.ids(render(example.calls) if example.calls else example.reply), self.end]
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the hub; what is no tokenizer is refused by name."""
+    if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such tokenizer folder")
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: no readable tokenizer ({why}); give a folder with tokenizer files") from error

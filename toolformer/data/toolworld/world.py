@@ -1,0 +1,241 @@
+"""In: a seed, a step number or the name of a split. Out: rows (an example and its tools), tools, frozen splits.
+
+A training row is a pure function of (seed, step); a split depends on neither the seed nor the shares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from toolformer.data.toolworld.conversations import answered, carried, same_again
+from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION
+from toolformer.data.toolworld.pools import Pool, PoolMaker, Recipe
+from toolformer.data.toolworld.reading import load
+from toolformer.data.toolworld.requests import (
+    BUCKETS,
+    Frames,
+    Spoken,
+    Voice,
+    near_miss,
+    one_call,
+    parameter_missing,
+    several_calls,
+    small_talk,
+    words_of,
+)
+from toolformer.data.toolworld.slots import pick
+from toolformer.data.toolworld.tools import WorldTool, conflict
+from toolformer.records import Example, Tool
+
+FOLDER = Path(__file__).parent
+SPLITS = ("validation", "test_seen", "test_held_out", "test_unseen")
+STRATA = ("small_talk", "near_miss", "tool_missing", "parameter_missing")
+BLOCK = 40  # rows of a frozen split that share a pool
+TRIES = 20_000  # draws after which a split has no new row of a kind
+
+Rows = list[tuple[Example, list[Tool]]]
+Made = tuple[Spoken, list[WorldTool]] | None
+
+
+def seeded(*parts: object) -> Random:
+    """A generator that depends on the parts alone, in every process."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return Random(int.from_bytes(digest, "big"))
+
+
+class ToolWorld:
+    """The built-in data: endless training rows and frozen tests.
+
+    Four rules keep the splits apart, whatever the seed. Families: about 15% of each domain and the reserved domains are
+    ``test_unseen``'s, 6% validation's (``lexicon.divide``). Nouns and pseudo-words of derived tools are divided by a
+    hash (``noun_part``). So are clauses, frames and remarks: 30% are ``test_held_out``'s (``held_out``). Requests: each
+    user turn is hashed without case and punctuation into one of 32 buckets; buckets 0..3 belong to the four frozen
+    splits, and training rows are drawn until they fall in another, so no request is in two splits.
+
+    Args:
+        seed: Of the training rows; the frozen splits do not depend on it.
+        pseudo_share: Share of the nouns of training tools that are pseudo-words ("velmora"), so that spelling must come
+            from the schema.
+        multi_call_share: Share of rows with two or three calls.
+        no_call_share: Share of rows without a call, in equal parts small talk, near miss, tool and parameter missing.
+        follow_up_share: Share of rows of two user turns.
+        folder: Where ``domains/`` and ``words/`` are.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        pseudo_share: float = 0.4,
+        multi_call_share: float = 0.12,
+        no_call_share: float = 0.2,
+        follow_up_share: float = 0.08,
+        folder: str | Path = FOLDER,
+    ) -> None:
+        shares = {"no_call": no_call_share, "several": multi_call_share, "follow_up": follow_up_share}
+        if not all(0 <= share <= 1 for share in (pseudo_share, *shares.values())) or sum(shares.values()) > 1:
+            raise ValueError(
+                f"toolworld: pseudo_share is {pseudo_share}, row shares {shares}; give 0..1, rows <= 1 in sum"
+            )
+        lexicon = load(Path(folder))
+        self.seed, self.lexicon = seed, lexicon
+        self.maker, self.frames = PoolMaker(lexicon), Frames(lexicon.words)
+        self.kinds = (no_call_share, no_call_share + multi_call_share, sum(shares.values()))
+        self.recipe = Recipe(
+            lexicon.families[TRAIN],
+            TRAIN,
+            own_share=0.6 * (1 - pseudo_share),
+            pseudo_share=pseudo_share,
+            vary_share=0.5,
+        )
+        self.voice = Voice(range(len(SPLITS), BUCKETS), (False,), (False,), (False,))
+
+    def batch(self, step: int, *, batch_size: int, pool_size: int, tools_per_request: int) -> Rows:
+        """Training rows of one step over a shared pool of ``pool_size`` distinct tools; names in a row are unique."""
+        if not 0 < tools_per_request < pool_size:
+            raise ValueError(
+                f"toolworld: tools_per_request is {tools_per_request}; give 1 to pool_size - 1 ({pool_size - 1})"
+            )
+        rng = seeded("batch", self.seed, step)
+        pool = self.maker.pool(rng, self.recipe, pool_size)
+        rows: Rows = []
+        for i in range(batch_size):
+            kind, made = self._kind(rng), None
+            while made is None:
+                made = self._row(rng, pool, self.voice, kind, tools_per_request)
+            rows.append(_example(f"toolworld-{self.seed}-{step}-{i}", kind, made))
+        return rows
+
+    def tools(self, step: int, n: int) -> list[Tool]:
+        """``n`` distinct training tools."""
+        return [wt.tool for wt in self.maker.pool(seeded("tools", self.seed, step), self.recipe, n).tools]
+
+    def split(self, name: str, rows: int = 1000, *, tools_per_request: int = 8) -> tuple[list[Tool], list[Example]]:
+        """A frozen split: the tools it shows and its examples, a quarter of them without a call.
+
+        ``test_seen`` and ``test_held_out`` offer the base tools of training; ``test_unseen`` only unseen ones, its call
+        rows in the strata same_domain and new_domain; ``validation`` trained ones and unseen ones (other nouns, a few
+        families of its own) in equal parts.
+        """
+        if name not in SPLITS:
+            raise ValueError(f"toolworld: split is {name!r}; use one of {', '.join(SPLITS)}")
+        rng, voice, recipes = seeded("split", name), _voice(name), self._recipes(name)
+        catalog: dict[str, Tool] = {}
+        examples: list[Example] = []
+        seen: set[str] = set()
+        for block in count():
+            recipe = recipes[block % len(recipes)]
+            pool = self.maker.pool(rng, recipe, max(64, 3 * tools_per_request))
+            for i in range(BLOCK):
+                if len(examples) == rows:
+                    return list(catalog.values()), examples
+                kind = STRATA[len(examples) // 4 % 4] if i % 4 == 3 else self._kind(rng, (0.0, 0.15, 0.25))
+                made = self._new_row(rng, pool, voice, kind, tools_per_request, seen, f"{name} of {rows} rows")
+                example, tools = _example(f"toolworld-{name}-{len(examples)}", kind, made)
+                if name == "test_unseen" and example.calls:
+                    example = replace(example, stratum=recipe.families[0].stratum)
+                examples.append(example)
+                catalog.update((tool.id, tool) for tool in tools)
+        raise AssertionError("count() does not end")
+
+    def _recipes(self, name: str) -> list[Recipe]:
+        families = self.lexicon.families
+        seen = Recipe(families[TRAIN], TRAIN, own_share=1.0, pseudo_share=0.0, vary_share=0.0)
+        if name == "validation":
+            new = Recipe(families[VALIDATION], VALIDATION, own_share=0.4, pseudo_share=0.4, vary_share=0.3)
+            other = Recipe(families[TRAIN], VALIDATION, own_share=0.0, pseudo_share=0.6, vary_share=0.3)
+            return [seen, new, seen, other]
+        if name != "test_unseen":
+            return [seen]
+        strata = [[f for f in families[TEST] if f.reserved == reserved] for reserved in (False, True)]
+        return [Recipe(found, TEST, own_share=0.5, pseudo_share=0.25, vary_share=0.3) for found in strata if found]
+
+    def _kind(self, rng: Random, limits: tuple[float, float, float] | None = None) -> str:
+        no_call, several, follow_up = limits if limits is not None else self.kinds
+        r = rng.random()
+        if r < no_call:
+            return pick(rng, STRATA)
+        return "several" if r < several else "follow_up" if r < follow_up else "one"
+
+    def _new_row(
+        self, rng: Random, pool: Pool, voice: Voice, kind: str, n: int, seen: set[str], what: str
+    ) -> tuple[Spoken, list[WorldTool]]:
+        for _ in range(TRIES):
+            made = self._row(rng, pool, voice, kind, n)
+            if made is not None:
+                words = words_of(made[0].messages[-1].content)
+                if words not in seen:
+                    seen.add(words)
+                    return made
+        raise ValueError(f"toolworld: split is {what}; it holds no further {kind} row, ask for fewer")
+
+    def _row(self, rng: Random, pool: Pool, voice: Voice, kind: str, n: int) -> Made:
+        """One try for a row of a kind, or None."""
+        target = pick(rng, pool.tools)
+        wanted = [target]
+        if kind == "small_talk":
+            spoken = small_talk(rng, self.frames, voice)
+        elif kind == "near_miss":
+            spoken = near_miss(rng, self.frames, voice, target)
+        elif kind == "parameter_missing":
+            asked = parameter_missing(rng, self.frames, voice, target)
+            spoken = None if asked is None else asked[0]._replace(calls=())
+        elif kind == "several":
+            wanted = _together(rng, pool, target)
+            spoken = several_calls(rng, self.frames, voice, wanted if len(wanted) > 1 else [target, target])
+        elif kind == "follow_up":
+            return self._follow_up(rng, pool, voice, target, n)
+        elif kind == "tool_missing":
+            spoken = one_call(rng, self.frames, voice, target, noun=True)
+            if spoken is None:
+                return None
+            reply = pick(rng, self.frames.missing_replies)
+            spoken = spoken._replace(calls=(), reply=reply, pattern=f"tool_missing/{spoken.pattern}")
+            return spoken, pool.company(rng, wanted, n, near=rng.random() < 0.5, offered=False)
+        else:
+            tools = pool.company(rng, wanted, n)
+            like = any(wt.family is target.family for wt in tools if wt is not target)
+            spoken = one_call(rng, self.frames, voice, target, noun=like)
+            return None if spoken is None else (spoken, tools)
+        return None if spoken is None else (spoken, pool.company(rng, wanted, n))
+
+    def _follow_up(self, rng: Random, pool: Pool, voice: Voice, target: WorldTool, n: int) -> Made:
+        kind, wanted = rng.random(), [target]
+        if kind < 0.4:
+            partners = [wt for wt in pool.near(target) if wt.noun == target.noun and not conflict(wt, target)]
+            found = ((wt, carried(rng, self.frames, voice, target, wt)) for wt in partners)
+            partner, spoken = next((pair for pair in found if pair[1] is not None), (target, None))
+            wanted = [partner, target]
+        else:
+            spoken = (same_again if kind < 0.7 else answered)(rng, self.frames, voice, target)
+        return None if spoken is None else (spoken, pool.company(rng, wanted, n))
+
+
+def _voice(name: str) -> Voice:
+    """What a frozen split may say: held-out wordings of trained tools; any wording of unseen ones."""
+    new = name in ("test_held_out", "test_unseen")
+    clauses = {"test_held_out": (True,), "test_unseen": (False, True)}.get(name, (False,))
+    return Voice((SPLITS.index(name),), clauses, (False, True) if name == "test_held_out" else (False,), (new,))
+
+
+def _example(id_: str, kind: str, made: tuple[Spoken, list[WorldTool]]) -> tuple[Example, list[Tool]]:
+    spoken, members = made
+    tools = [wt.tool for wt in members]
+    ids = tuple(tool.id for tool in tools)
+    stratum = kind if kind in STRATA else ""
+    reply = "" if spoken.calls else spoken.reply
+    return Example(id_, spoken.messages, ids, spoken.calls, reply, "toolworld", stratum, spoken.pattern), tools
+
+
+def _together(rng: Random, pool: Pool, target: WorldTool) -> list[WorldTool]:
+    """The tools of a request for several calls: two, rarely three, or the target alone (called twice)."""
+    wanted = [target]
+    for _ in range(0 if rng.random() < 0.15 else 1 if rng.random() < 0.85 else 2):
+        wt = pick(rng, pool.tools)
+        if not any(conflict(wt, w) for w in wanted):
+            wanted.append(wt)
+    return wanted

@@ -1,0 +1,96 @@
+"""In: the tools of a request. Out: matchers that say which token may come next, so that names, keys and types are right.
+
+llguidance compiles the grammars; values of strings stay free.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from toolformer.calls import CLOSE, OPEN
+from toolformer.records import Tool
+
+JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
+TEXT_RULE = r"TEXT: /[^<\x00-\x1f]([^<\x00-\x08])*/"
+KEPT = ("type", "enum", "const", "items", "properties", "required", "additionalProperties", "anyOf", "oneOf")
+
+
+class Grammar:
+    """Grammars over one tokenizer; compiled texts are kept.
+
+    Args:
+        tokenizer: the model's fast tokenizer.
+        vocab_size: columns of the logits (may exceed the tokenizer's length).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int):
+        self.lexer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=tokenizer.eos_token_id)
+        self.words = (vocab_size + 31) // 32
+        self._one = lru_cache(maxsize=4096)(_one_call)
+
+    def choice(self, tools: Sequence[Tool], most_calls: int = 4) -> LLMatcher:
+        """Any of ``tools``, up to ``most_calls`` calls, or a plain reply."""
+        rules = [f"t{i}: {self._one(tool)}" for i, tool in enumerate(tools)]
+        start = "TEXT"
+        if tools:
+            names = " | ".join(f"t{i}" for i in range(len(tools)))
+            start = f'call ("\\n" call){{0,{most_calls - 1}}} | TEXT'
+            rules.insert(0, f"call: {names}")
+        return self._matcher("\n".join([f"start: {start}", TEXT_RULE, *rules]))
+
+    def call(self, tool: Tool, *, first: bool) -> LLMatcher:
+        """One call of ``tool``; a later call starts on a new line."""
+        return self._matcher(f"start: {'' if first else chr(34) + chr(92) + 'n' + chr(34) + ' '}{self._one(tool)}")
+
+    def reply(self) -> LLMatcher:
+        """A plain reply."""
+        return self._matcher(f"start: TEXT\n{TEXT_RULE}")
+
+    def _matcher(self, lark: str) -> LLMatcher:
+        matcher = LLMatcher(self.lexer, LLMatcher.grammar_from_lark(lark))
+        if matcher.is_error():
+            raise ValueError(f"no grammar for these tools: {matcher.get_error().strip().splitlines()[0]}")
+        return matcher
+
+    def allowed(self, matchers: Sequence[LLMatcher | None], vocab_size: int) -> np.ndarray:
+        """One row of booleans a matcher, ``(rows, V)``; ``None`` allows everything."""
+        bits = np.full((len(matchers), self.words), -1, dtype=np.int32)
+        for row, matcher in enumerate(matchers):
+            if matcher is not None:
+                matcher.unsafe_compute_mask_ptr(bits[row].ctypes.data, bits[row].nbytes)
+        return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocab_size].astype(bool)
+
+
+def _one_call(tool: Tool) -> str:
+    shape = {
+        "x-guidance": JSON_SPACES,
+        "type": "object",
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+        "properties": {"name": {"const": tool.name}, "arguments": _closed(tool.parameters)},
+    }
+    return f'{OPEN} "\\n" %json {json.dumps(shape)} "\\n" {CLOSE}'
+
+
+def _closed(schema: Any) -> Any:
+    """The part of a schema that bounds what may be written; objects admit declared keys only."""
+    if not isinstance(schema, Mapping):
+        return {}
+    out = {key: value for key, value in schema.items() if key in KEPT}
+    if isinstance(out.get("properties"), Mapping):
+        out["properties"] = {key: _closed(value) for key, value in out["properties"].items()}
+        out["additionalProperties"] = False
+    if "items" in out:
+        out["items"] = _closed(out["items"])
+    for key in ("anyOf", "oneOf"):
+        if key in out:
+            out[key] = [_closed(option) for option in out[key]]
+    return out

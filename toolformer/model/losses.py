@@ -1,0 +1,55 @@
+"""In: hidden states, scores and targets. Out: scalar losses, each a sum divided by a count that the caller may share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_ELEMENTS = 1 << 26  # logits held at once: 256 MB in fp32
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Next-token loss without the full logits: ``hidden (..., D)``, ``weight (V, D)``, ``labels (...)``, -100 = ignored.
+
+    Returns the summed loss and the number of supervised tokens. Ignored rows never reach the output layer; what is left
+    goes in chunks that are recomputed in the backward pass, unless one chunk holds it all.
+    """
+    keep = labels != -100
+    rows, targets = hidden[keep], labels[keep]
+    count = torch.tensor(len(targets), device=hidden.device)
+    size = max(1, CHUNK_ELEMENTS // weight.shape[0])
+    if len(rows) <= size:
+        return _summed_loss(rows, weight, targets), count
+    parts = [
+        checkpoint(_summed_loss, rows[i : i + size], weight, targets[i : i + size], use_reentrant=False)
+        for i in range(0, len(rows), size)
+    ]
+    return torch.stack(parts).sum(), count
+
+
+def _summed_loss(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(rows, weight).float(), targets, reduction="sum")
+
+
+def info_nce(query: Tensor, keys: Tensor, positive: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018, eq. 4) with several positives: mean over rows of the mean over positives.
+
+    ``query (B, E)`` and ``keys (U, E)`` have unit length; ``positive (B, U)`` marks the tools a request needs, ``allowed
+    (B, U)`` the ones that may serve as negatives. Each positive competes with the negatives alone. Rows without a
+    positive count 0.
+    """
+    scores = (query @ keys.T).float() / temperature
+    negatives = scores.masked_fill(positive | ~allowed, float("-inf")).logsumexp(-1, keepdim=True)
+    loss = torch.logaddexp(scores, negatives) - scores
+    per_row = (loss * positive).sum(-1) / positive.sum(-1).clamp(min=1)
+    return per_row.sum() / positive.any(-1).sum().clamp(min=1)
+
+
+def pointer_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the tool choice: ``scores (B, P, 1 + N)``, ``targets (B, P)``, -1 = no decision there."""
+    keep = targets >= 0
+    if not keep.any():
+        return scores.sum() * 0.0
+    return F.cross_entropy(scores[keep].float(), targets[keep])

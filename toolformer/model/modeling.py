@@ -1,0 +1,345 @@
+"""In: schema tokens and prompt tokens. Out: gists of each tool, next-token logits, pointer scores over the tools present.
+
+Letters: U distinct tools, S schema tokens, K gists per tool, D hidden size, B requests, N tools per request, M = N*K
+memory slots, T prompt tokens, P call starts, E pointer size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2.modeling_qwen2 import (
+    Qwen2DecoderLayer,
+    Qwen2MLP,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
+    Qwen2RMSNorm,
+    eager_attention_forward,
+)
+
+from toolformer.model.configuration import ToolFormerConfig
+from toolformer.model.losses import linear_cross_entropy
+
+
+class CrossAttention(nn.Module):
+    """Attention from a sequence to a set of vectors without positions; grouped heads and biases as in Qwen2."""
+
+    def __init__(self, config: ToolFormerConfig, layer_idx: int = 0):
+        super().__init__()
+        self.config, self.layer_idx = config, layer_idx
+        self.head_dim = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling, self.is_causal = self.head_dim**-0.5, False
+        queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries)
+        self.k_proj = nn.Linear(config.hidden_size, keys)
+        self.v_proj = nn.Linear(config.hidden_size, keys)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+
+    def forward(
+        self, hidden: Tensor, memory: Tensor, memory_mask: Tensor, cache: EncoderDecoderCache | None = None
+    ) -> Tensor:
+        """``hidden (B, T, D)``, ``memory (B, M, D)``, ``memory_mask (B, M)`` bool -> ``(B, T, D)``.
+
+        A row whose memory is empty gets zeros. Projected keys and values are kept in ``cache`` for the next token.
+        """
+        if memory.shape[1] == 0:
+            return torch.zeros_like(hidden)
+        query = self._heads(self.q_proj(hidden))
+        if cache is not None and cache.is_updated.get(self.layer_idx):
+            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            key, value = layer.keys, layer.values
+        else:
+            key, value = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+            if cache is not None:
+                key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
+                cache.is_updated[self.layer_idx] = True
+        some = memory_mask.any(-1)
+        open_slots = memory_mask | ~some[:, None]  # a softmax over nothing is NaN: look anywhere, then count it as 0
+        bias = torch.zeros(open_slots.shape, dtype=query.dtype, device=query.device)
+        bias = bias.masked_fill(~open_slots, torch.finfo(query.dtype).min)[:, None, None, :]
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        mixed, _ = attend(
+            self,
+            query,
+            key,
+            value,
+            bias.expand(-1, -1, hidden.shape[1], -1),
+            dropout=0.0,
+            scaling=self.scaling,
+            is_causal=False,
+        )
+        return self.o_proj(mixed.flatten(2)) * some[:, None, None]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)
+
+
+class PoolingBlock(nn.Module):
+    """One further look at the schema: cross-attention and MLP, each with a residual."""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__()
+        self.attn_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attn = CrossAttention(config)
+        self.mlp_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = Qwen2MLP(config)
+
+    def forward(self, gists: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+        """``gists (U, K, D)`` refined by ``encoded (U, S, D)``."""
+        gists = gists + self.attn(self.attn_norm(gists), encoded, mask)
+        return gists + self.mlp(self.mlp_norm(gists))
+
+
+class GistPooling(nn.Module):
+    """K learned queries read a schema: ``(U, S, D)`` -> ``(U, K, D)``."""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(config.num_gists, config.hidden_size))
+        self.attn = CrossAttention(config)
+        self.blocks = nn.ModuleList(PoolingBlock(config) for _ in range(config.pooling_depth - 1))
+        self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, encoded: Tensor, mask: Tensor) -> Tensor:
+        """``encoded (U, S, D)``, ``mask (U, S)`` -> gists of unit root mean square."""
+        gists = self.attn(self.queries.expand(len(encoded), -1, -1), encoded, mask)
+        for block in self.blocks:
+            gists = block(gists, encoded, mask)
+        return self.norm(gists)
+
+
+class ToolPointer(nn.Module):
+    """Requests and tools in one space: cosine of query and pooled gist, against a learned "no call" vector."""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__()
+        size = config.pointer_size
+        self.temperature, self.query = config.pointer_temperature, config.pointer_query
+        self.request_proj = nn.Linear(config.hidden_size, size)
+        self.tool_proj = nn.Linear(config.hidden_size, size)
+        self.state_proj = nn.Linear(config.hidden_size, size) if self.query != "encoder" else None
+        self.no_call = nn.Parameter(torch.empty(size))
+
+    def tools(self, gists: Tensor) -> Tensor:
+        """``gists (U, K, D)`` -> unit vectors ``(U, E)``."""
+        return F.normalize(self.tool_proj(gists.mean(1)).float(), dim=-1)
+
+    def requests(self, pooled: Tensor) -> Tensor:
+        """Mean encoder output of a request ``(B, D)`` -> unit vectors ``(B, E)``."""
+        return F.normalize(self.request_proj(pooled).float(), dim=-1)
+
+    def queries(self, states: Tensor, pooled: Tensor | None) -> Tensor:
+        """Decoder states ``(B, P, D)`` and the pooled request ``(B, D)`` -> unit vectors ``(B, P, E)``."""
+        if self.query == "encoder":
+            return self.requests(pooled)[:, None].expand(-1, states.shape[1], -1)
+        query = self.state_proj(states).float()
+        if self.query == "both":
+            query = query + self.requests(pooled)[:, None] * query.shape[-1] ** 0.5
+        return F.normalize(query, dim=-1)
+
+    def scores(self, query: Tensor, tools: Tensor, tool_index: Tensor) -> Tensor:
+        """``query (B, P, E)``, ``tools (U, E)``, ``tool_index (B, N)`` -> ``(B, P, 1 + N)``; absent tools are -inf."""
+        chosen = tools[tool_index.clamp(min=0)]  # (B, N, E)
+        similarity = torch.einsum("bpe,bne->bpn", query, chosen) / self.temperature
+        similarity = similarity.masked_fill((tool_index < 0)[:, None], float("-inf"))
+        return torch.cat([(query @ self.no_call.float()).unsqueeze(-1), similarity], dim=-1)
+
+
+class GatedDecoderLayer(Qwen2DecoderLayer):
+    """A Qwen2 layer with gated cross-attention to the gists between self-attention and MLP (Flamingo, section 2.2)."""
+
+    def __init__(self, config: ToolFormerConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.cross_attn_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.cross_attn = CrossAttention(config, layer_idx)
+        # tanh(0) = 0: at step 0 the decoder is exactly Qwen
+        self.cross_attn_gate = nn.Parameter(torch.zeros(())) if config.gate == "tanh" else None
+
+    def forward(self, hidden_states, attention_mask=None, past_key_values=None, memory=None, memory_mask=None, **kw):
+        """As the library's layer, with ``memory (B, M, D)`` and ``memory_mask (B, M)`` carried through."""
+        both = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
+        attended, _ = self.self_attn(
+            hidden_states=self.input_layernorm(hidden_states),
+            attention_mask=attention_mask,
+            past_key_values=both.self_attention_cache if both is not None else past_key_values,
+            **kw,
+        )
+        h = hidden_states + attended
+        if memory is not None:
+            read = self.cross_attn(self.cross_attn_layernorm(h), memory, memory_mask, both)
+            h = h + (read if self.cross_attn_gate is None else torch.tanh(self.cross_attn_gate).to(read.dtype) * read)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+class _Initialised(Qwen2PreTrainedModel):
+    """Initial values of the parts the library does not know; on every class, as nested models initialise themselves."""
+
+    config_class = ToolFormerConfig
+    _no_split_modules = ["GatedDecoderLayer", "Qwen2DecoderLayer"]
+    _supports_flash_attn = False  # memory masks are additive
+    _supports_flex_attn = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GistPooling):
+            nn.init.normal_(module.queries, std=1.0)
+        elif isinstance(module, ToolPointer):
+            nn.init.normal_(module.no_call, std=0.02)
+        elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
+            nn.init.zeros_(module.cross_attn_gate)
+        elif isinstance(module, ToolFormerMicro) and module.no_tool is not None:
+            nn.init.normal_(module.no_tool, std=1.0)
+
+
+class SchemaEncoder(Qwen2Model, _Initialised):
+    """The first Qwen layers over one schema (or one request) at a time; embeddings are lent by the whole model."""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__(config.encoder())
+        self.embed_tokens = None
+        self.bidirectional = config.encoder_attention == "bidirectional"
+        for layer in self.layers:
+            layer.self_attn.is_causal = not self.bidirectional
+
+    def encode(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """``embedded (U, S, D)``, ``mask (U, S)`` bool -> ``(U, S, D)``. Padding may be on either side."""
+        attention = mask.long()
+        if self.bidirectional:
+            full = create_bidirectional_mask(config=self.config, inputs_embeds=embedded, attention_mask=mask)
+            attention = {"full_attention": full}
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        out = self(inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False)
+        return out.last_hidden_state
+
+
+class GistDecoder(Qwen2Model, _Initialised):
+    """The later Qwen layers, each able to look at the gists."""
+
+    _can_record_outputs = {"hidden_states": GatedDecoderLayer}
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__(config)
+        self.embed_tokens = None
+        self.layers = nn.ModuleList(GatedDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.post_init()
+
+
+class ToolFormerMicro(_Initialised, GenerationMixin):
+    """Schema encoder, gist pooling, gated decoder, tool pointer: one set of weights for every stage."""
+
+    _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}
+    base_model_prefix = ""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__(config)
+        self.loss_type = "ForCausalLM"
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.encoder = SchemaEncoder(config)
+        self.gist_pool = GistPooling(config)
+        self.decoder = GistDecoder(config)
+        self.pointer = ToolPointer(config) if config.pointer else None
+        self.no_tool = nn.Parameter(torch.empty(config.hidden_size)) if config.no_tool_gist else None
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The one table of encoder, decoder and output head."""
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table."""
+        self.embed_tokens = value
+
+    def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> Tensor:
+        """Schema tokens ``(U, S)`` with their mask -> gists ``(U, K, D)``; no tool sees another."""
+        return self.gist_pool(self.encoder.encode(self.embed_tokens(tool_ids), tool_mask), tool_mask)
+
+    def encode_request(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Prompt tokens ``(B, T)`` -> mean encoder output ``(B, D)``: the pointer's view of the request."""
+        encoded = self.encoder.encode(self.embed_tokens(input_ids), mask)
+        weight = mask.unsqueeze(-1).to(encoded.dtype)
+        return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def memory(self, gists: Tensor, tool_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Gists ``(U, K, D)`` of the tools each request has, ``tool_index (B, N)``, -1 = none there.
+
+        Returns ``memory (B, M, D)`` and its mask ``(B, M)``; with ``no_tool_gist`` one slot more, always open.
+        """
+        present = tool_index >= 0
+        if gists.shape[0] == 0:
+            gists = gists.new_zeros(1, self.config.num_gists, self.config.hidden_size)
+        memory = gists[tool_index.clamp(min=0)].flatten(1, 2)
+        mask = present.repeat_interleave(self.config.num_gists, dim=1)
+        if self.no_tool is not None:
+            memory = torch.cat([self.no_tool.to(memory.dtype).expand(len(memory), 1, -1), memory], dim=1)
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        return memory, mask
+
+    def embed_request(self, pooled: Tensor) -> Tensor:
+        """Encoded requests ``(B, D)`` -> unit vectors of the space in which they meet tools."""
+        return F.normalize(pooled.float(), dim=-1) if self.pointer is None else self.pointer.requests(pooled)
+
+    def embed_tools(self, gists: Tensor) -> Tensor:
+        """Gists ``(U, K, D)`` -> unit vectors of the same space."""
+        return F.normalize(gists.mean(1).float(), dim=-1) if self.pointer is None else self.pointer.tools(gists)
+
+    def point(self, states: Tensor, request: Tensor | None, gists: Tensor, tool_index: Tensor) -> Tensor:
+        """Decoder states at call starts ``(B, P, D)`` -> scores ``(B, P, 1 + N)``; column 0 is "no (further) call"."""
+        tools = self.pointer.tools(gists) if gists.shape[0] else gists.new_zeros(1, self.config.pointer_size)
+        return self.pointer.scores(self.pointer.queries(states, request), tools, tool_index)
+
+    def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw) -> BaseModelOutputWithPast:
+        """Prompt tokens ``(B, T)`` -> decoder states; ``memory``, ``memory_mask`` and caches go in as keywords."""
+        return self.decoder(inputs_embeds=self.embed_tokens(input_ids), attention_mask=attention_mask, **kw)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        inputs_embeds: Tensor | None = None,
+        **kw,
+    ) -> CausalLMOutputWithPast:
+        """Logits ``(B, T, V)``, and the mean next-token loss where ``labels (B, T)`` is not -100.
+
+        ``memory (B, M, D)`` and ``memory_mask (B, M)`` are what ``memory()`` returns; without them the decoder sees no
+        tool.
+        """
+        if memory is not None and memory_mask is None:
+            memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        out = self.decoder(
+            inputs_embeds=embedded, attention_mask=attention_mask, memory=memory, memory_mask=memory_mask, **kw
+        )
+        states, loss = out.last_hidden_state, None
+        if labels is not None:
+            total, count = linear_cross_entropy(states[:, :-1], self.lm_head.weight, labels[:, 1:])
+            loss = total / count.clamp(min=1)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=self.lm_head(states[:, -logits_to_keep:] if logits_to_keep else states),
+            past_key_values=out.past_key_values,
+            hidden_states=out.hidden_states,
+        )
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw) -> None:
+        """The library's cache, wrapped so that the gists are projected once per answer and not once per token."""
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None and not isinstance(cache, EncoderDecoderCache) and model_kwargs.get("memory") is not None:
+            model_kwargs["past_key_values"] = EncoderDecoderCache(cache, DynamicCache())
+
+    def gates(self) -> list[float]:
+        """How far each decoder layer has opened to the gists: tanh of its gate, or 1."""
+        values = [layer.cross_attn_gate for layer in self.decoder.layers]
+        return [1.0 if gate is None else torch.tanh(gate.detach().float()).item() for gate in values]

@@ -1,0 +1,1 @@
+"""In: a run folder. Out: console and README tables, figures, and one self-contained HTML page."""

@@ -1,0 +1,138 @@
+"""In: batches from the loader. Out: losses, gradients and everything that is logged, around one shared model.
+
+The three stages differ in ``losses`` and in what they validate; warm-up, optimiser, freezing and logging are here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from toolformer.data.batches import CallBatch, ToolBatch, collate_calls
+from toolformer.data.masking import Rows
+from toolformer.data.prompts import Prompts
+from toolformer.model.losses import linear_cross_entropy
+from toolformer.model.modeling import ToolFormerMicro
+from toolformer.stages.optimizers import build_optimizer, warmup_cosine
+
+
+class Stage(L.LightningModule):
+    """One stage of the curriculum.
+
+    Args:
+        model: the shared backbone; it is trained in place.
+        prompts: turns rows into tokens, for validation.
+        lr: peak learning rate.
+        warmup_steps: optimiser steps of linear warm-up, then a cosine to ``lr * lr_floor`` at ``trainer.max_steps``.
+        optimizer: ``adamw`` or ``muon``.
+        freeze: patterns of parameter names (``decoder.layers.*.mlp.*``) that this stage leaves alone.
+    """
+
+    def __init__(
+        self,
+        model: ToolFormerMicro,
+        prompts: Prompts,
+        *,
+        lr: float,
+        warmup_steps: int,
+        lr_floor: float = 0.0,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.01,
+        freeze: Sequence[str] = (),
+    ):
+        super().__init__()
+        self.model, self.prompts = model, prompts
+        self.lr, self.lr_floor, self.warmup_steps = lr, lr_floor, warmup_steps
+        self.optimizer_name, self.weight_decay = optimizer, weight_decay
+        freeze_parameters(model, freeze)
+        self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
+
+    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+        """The parts of the loss; their weighted sum under ``loss``."""
+        raise NotImplementedError
+
+    def training_step(self, batch: CallBatch, batch_idx: int) -> Tensor:
+        """One batch; logs every part."""
+        gists = self.model.encode_tools(batch.tools.ids, batch.tools.mask)
+        parts = self.losses(batch, gists)
+        self._examples += len(batch.input_ids) or len(batch.tools.ids)
+        self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
+        if self.trainer._logger_connector.should_update_logs:
+            self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
+            self._log_state(gists.detach())
+        return parts["loss"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient's norm before it is clipped."""
+        if self.trainer._logger_connector.should_update_logs:
+            norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+            self.log("grad_norm", torch.stack(norms).norm())
+
+    def _log_state(self, gists: Tensor) -> None:
+        now = time.perf_counter()
+        spent = max(now - self._since, 1e-9)
+        flat = torch.nn.functional.normalize(gists.float().mean(1), dim=-1)
+        state = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
+        state |= {
+            "gist/norm": gists.float().norm(dim=-1).mean(),
+            "gist/std": gists.float().std(0).mean() if len(gists) > 1 else torch.tensor(0.0),
+            "gist/cosine": (flat @ flat.T).mean(),  # 1 = all tools look alike
+            "lr": self.optimizers().param_groups[0]["lr"],
+            "examples_per_second": self._examples / spent,
+            "tokens_per_second": self._tokens / spent,
+        }
+        self.log_dict(state)
+        self._since, self._examples, self._tokens = now, 0, 0
+
+    @torch.no_grad()
+    def validation_step(self, rows: Rows, batch_idx: int) -> None:
+        """The same losses on fresh rows."""
+        batch = self.to_device(collate_calls(rows, self.prompts))
+        parts = self.losses(batch, self.model.encode_tools(batch.tools.ids, batch.tools.mask))
+        self.log_dict({f"validation/{name}": value for name, value in parts.items()}, batch_size=len(rows))
+
+    def to_device(self, batch: CallBatch) -> CallBatch:
+        """A batch on the model's device."""
+        return L.pytorch.utilities.move_data_to_device(batch, self.device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Tensors travel; validation rows are records and stay."""
+        return super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, CallBatch) else batch
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser over what is not frozen, and its schedule per step."""
+        optimizer = build_optimizer(self.model, self.optimizer_name, lr=self.lr, weight_decay=self.weight_decay)
+        schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.max_steps, self.lr_floor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def freeze_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> None:
+    """Only parameters that match none of ``patterns`` are trained."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise ValueError(f"stage.freeze: {pattern!r} matches no parameter; e.g. {names[len(names) // 2]!r} is one")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor) -> Tensor:
+    """Mean next-token loss of each schema, read from nothing but its own gists ``(U, K, D)``."""
+    memory, mask = model.memory(gists, torch.arange(len(gists), device=gists.device)[:, None])
+    states = model.decode(tools.rebuild_ids, memory=memory, memory_mask=mask).last_hidden_state
+    total, count = linear_cross_entropy(states[:, :-1], model.lm_head.weight, tools.rebuild_labels[:, 1:])
+    return total / count.clamp(min=1)
+
+
+def needed_tools(batch: CallBatch) -> Tensor:
+    """Which of the U tools each request calls: ``(B, U)`` bool."""
+    needed = torch.zeros(len(batch.tool_index), len(batch.tools.ids), dtype=torch.bool, device=batch.tool_index.device)
+    rows, places = (batch.call_targets > 0).nonzero(as_tuple=True)
+    needed[rows, batch.tool_index[rows, batch.call_targets[rows, places] - 1]] = True
+    return needed

@@ -1,0 +1,75 @@
+"""In: requests and the schemas around them. Out: gists that lie near the requests they serve (stage 1.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolformer.data.batches import CallBatch, collate_calls
+from toolformer.data.masking import Rows
+from toolformer.model.losses import info_nce
+from toolformer.model.modeling import ToolFormerMicro
+from toolformer.stages.base import Stage, needed_tools, rebuild_loss
+
+
+class GistContrast(Stage):
+    """InfoNCE of request against tools, and a little auto-encoding so that the gists keep the schema.
+
+    Args:
+        temperature: InfoNCE's tau.
+        rebuild_weight: of the auto-encoding loss.
+        in_batch: the tools of other requests are negatives too; else only the row's own tools (its hard negatives).
+    """
+
+    def __init__(
+        self, model, prompts, *, temperature: float = 0.07, rebuild_weight: float = 0.1, in_batch: bool = True, **kw
+    ):
+        super().__init__(model, prompts, **kw)
+        self.temperature, self.rebuild_weight, self.in_batch = temperature, rebuild_weight, in_batch
+
+    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+        """``contrast``, ``rebuild`` and their weighted sum."""
+        contrast = contrast_loss(self.model, batch, gists, self.temperature, self.in_batch)
+        parts = {"contrast": contrast, "loss": contrast}
+        if self.rebuild_weight:
+            parts["rebuild"] = rebuild_loss(self.model, batch.tools, gists)
+            parts["loss"] = contrast + self.rebuild_weight * parts["rebuild"]
+        return parts
+
+    @torch.no_grad()
+    def validation_step(self, rows: Rows, batch_idx: int) -> None:
+        """Losses, and how often the nearest of the row's tools is a needed one."""
+        super().validation_step(rows, batch_idx)
+        batch = self.to_device(collate_calls(rows, self.prompts))
+        gists = self.model.encode_tools(batch.tools.ids, batch.tools.mask)
+        query = self.model.embed_request(self.model.encode_request(batch.prompt_ids, batch.prompt_mask))
+        scores = (query @ self.model.embed_tools(gists).T).masked_fill(~offered_tools(batch), float("-inf"))
+        needed = needed_tools(batch)
+        hit = needed.gather(1, scores.argmax(-1, keepdim=True))[needed.any(-1)]
+        if len(hit):
+            self.log("validation/nearest", hit.float().mean(), batch_size=len(hit))
+
+
+def offered_tools(batch: CallBatch) -> Tensor:
+    """Which of the U tools each request offers: ``(B, U)`` bool."""
+    offered = torch.zeros(
+        len(batch.tool_index), len(batch.tools.ids) + 1, dtype=torch.bool, device=batch.tool_index.device
+    )
+    offered.scatter_(1, batch.tool_index % offered.shape[1], True)  # -1 lands in the last column, which is dropped
+    return offered[:, :-1]
+
+
+def contrast_loss(
+    model: ToolFormerMicro,
+    batch: CallBatch,
+    gists: Tensor,
+    temperature: float,
+    in_batch: bool,
+    request: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE between the encoded requests ``(B, D)`` and the gists ``(U, K, D)`` of the batch."""
+    if request is None:
+        request = model.encode_request(batch.prompt_ids, batch.prompt_mask)
+    needed = needed_tools(batch)
+    allowed = torch.ones_like(needed) if in_batch else offered_tools(batch)
+    return info_nce(model.embed_request(request), model.embed_tools(gists), needed, allowed, temperature)
