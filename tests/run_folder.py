@@ -55,6 +55,10 @@ def metrics(reads: bool = True) -> dict[str, Any]:
                     "zero": summary(control * 0.8 if not v else (0.0, 0.10, 0.12)[d] if reads else tsa, 0.01, 0.1),
                     "missing": {"tsa": {"value": None, "low": None, "high": None, "n": 0}, "fpr": measured(0.22, 800)},
                 }
+    for by_variant in splits.values():
+        for name, by_decoding in by_variant.items():
+            for memory, value in {"real": 0.93, "foreign": 0.14, "zero": 0.12}.items():
+                by_decoding["pointed"][memory]["choice"] = measured(value if name == "masked" else 0.9 * value, 400)
     scaling = [
         {
             "tools": n,
@@ -133,7 +137,7 @@ def write_run(folder: Path, *, seed: int = 0, rows: int = 20, reads: bool = True
     if "training" in parts:
         for name, (losses, steps) in STAGES.items():
             write_stage(folder / name, losses, steps, rng)
-            (folder / name / "backbone").mkdir()
+            (folder / name / "finished.json").write_text(json.dumps({"steps": steps}))
     (folder / "evaluation").mkdir()
     if "metrics" in parts:
         for path in (folder / "metrics.json", folder / "evaluation/metrics.json"):

@@ -22,6 +22,7 @@ ALLOWED = {
     "cli": {"settings", "overrides"},
     "stages": {"records", "calls", "schemas", "model", "data", "metrics", "inference"},
     "inference": {"records", "calls", "schemas", "model", "data", "metrics"},
+    "evaluation": {"records", "calls", "schemas", "model", "data", "metrics", "inference", "reporting"},
     "reporting": {"records", "calls", "schemas", "metrics"},
 }
 HEAVY = {"torch", "transformers", "lightning", "datasets", "wandb", "matplotlib", "torchmetrics", "scipy"}
@@ -46,9 +47,10 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def at_start(tree: ast.Module) -> Iterator[str]:
-    """What importing the file imports at once: everything outside functions."""
+    """What importing the file imports at once: everything outside functions and ``if TYPE_CHECKING``."""
     for node in tree.body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not for_types:
             yield from imports(node)
 
 

@@ -1,4 +1,4 @@
-"""In: many kinds of broken input. Out: whether each is one line with file, place, value and remedy, and nothing is left.
+"""In: broken input of many kinds. Out: whether each is one line with file, place, value, remedy, and nothing is left.
 
 A case prepares its broken input in a folder and returns the action that meets it: a command, as the command line would
 call it, or a public function, whose error is put into the line that the command line would print.
@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from toolformer.calls import render
 from toolformer.cli import USER_ERRORS, one_line
+from toolformer.curriculum import main as curriculum
+from toolformer.evaluate import main as evaluate
 from toolformer.prepare import main as prepare
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.report import main as report
 from toolformer.schemas import shorten, tool_from_mcp, tool_from_openai
+from toolformer.train import main as train
 
 ROOT = Path(__file__).parents[1]
 Action = Callable[[], Any]
@@ -205,8 +209,10 @@ def dialogues_that_are_broken_json(folder):
     return lambda: prepare([f"data.root={folder}", "download=false"])
 
 
-@case("data.rules.held_back", "is 1.5", "less than 1")
+@case("data.rules: held_back is 1.5", "less than 1")
 def share_above_one(folder):
+    (folder / "sgd/train").mkdir(parents=True)
+    (folder / "sgd/train/schema.json").write_text("[]")
     return lambda: prepare([f"data.root={folder}", "data.rules.held_back=1.5", "download=false"])
 
 
@@ -220,7 +226,7 @@ def world(folder: Path, domain: str, **settings: Any) -> Action:
     return lambda: ToolWorld(folder=folder / "world", **settings)
 
 
-@case("boats.yaml:2: YAML is broken", "correct the line")
+@case("boats.yaml:3: YAML is broken", "correct the line")
 def domain_file_that_is_broken_yaml(folder):
     return world(folder, "domain: boats\ntools: [a, b\nabout: [")
 
@@ -370,6 +376,152 @@ def tokenizer_without_the_marks(folder):
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder / "tokenizer")
     return lambda: Prompts(load_tokenizer(str(folder / "tokenizer")))
+
+
+# ---- training
+
+QUICK = ["tokenizer.rows=20", "tokenizer.vocab_size=400", "progress=false", "stage.steps=1", "stage.validation_rows=2"]
+
+
+def trained(folder: Path, *, more_tokens: int = 0, **shape: Any) -> Path:
+    """A backbone with its tokenizer, as a stage leaves it; ``more_tokens`` make the tokenizer too large for it."""
+    from toolformer.data.tokenizer import train_tokenizer
+    from toolformer.model import ToolFormerConfig, ToolFormerMicro
+
+    tokenizer = train_tokenizer(["a b c"], vocab_size=300)
+    config = ToolFormerConfig(**{**TINY, "vocab_size": len(tokenizer)}, encoder_layers=1, **shape)
+    ToolFormerMicro(config).save_pretrained(folder / "backbone")
+    tokenizer.add_tokens([f"<{n}>" for n in range(more_tokens)])
+    tokenizer.save_pretrained(folder / "backbone")
+    return folder / "backbone"
+
+
+def same_shape(path: Path) -> list[str]:
+    """The overrides that make model=nano the shape of a backbone."""
+    config = json.loads((path / "config.json").read_text())
+    keys = yaml.safe_load((ROOT / "conf/model/nano.yaml").read_text())
+    return [f"model.{key}={json.dumps(config[key])}" for key in keys if config.get(key) is not None]
+
+
+@case("nowhere: no such model folder", "give a folder")
+def warm_start_that_is_not_there(folder):
+    return lambda: train([*QUICK, f"warm_start={folder}/nowhere"])
+
+
+@case("qwen: model_type is 'qwen2'", "toolformer_micro")
+def warm_start_from_a_foreign_checkpoint(folder):
+    path = qwen(folder)
+    return lambda: train([*QUICK, f"warm_start={path}"])
+
+
+@case("backbone", "num_gists is 4", "model.num_gists is 8", "set model.num_gists=4")
+def warm_start_of_another_number_of_gists(folder):
+    path = trained(folder, num_gists=4)
+    return lambda: train([*QUICK, *same_shape(path), f"warm_start={path}", "model.num_gists=8"])
+
+
+@case("backbone", "num_gists is 4", "set model.num_gists=4")
+def curriculum_from_weights_of_another_shape(folder):
+    path = trained(folder, num_gists=4)
+    quick = [text for text in QUICK if not text.startswith("stage.")]
+    return lambda: curriculum([*quick, *same_shape(path), f"warm_start={path}", "model.num_gists=8"])
+
+
+@case("backbone: the tokenizer has", "the model ", "take the tokenizer that was saved with the weights")
+def tokenizer_that_does_not_fit_the_model(folder):
+    path = trained(folder, more_tokens=5)
+    return lambda: train([*QUICK, *same_shape(path), f"warm_start={path}"])
+
+
+@case("nowhere: no such tokenizer folder")
+def tokenizer_folder_that_is_not_there(folder):
+    return lambda: train([*QUICK[2:], "tokenizer=qwen", f"tokenizer.path={folder}/nowhere"])
+
+
+@case("nowhere: no such model folder", "give a folder")
+def pretrained_weights_that_are_not_there(folder):
+    return lambda: train([*QUICK, "model=qwen2.5-0.5b", f"model.source={folder}/nowhere"])
+
+
+@case("optimizer is 'sgd'", "use adamw or muon")
+def unknown_optimizer(_):
+    return lambda: train([*QUICK, "stage.module.optimizer=sgd"])
+
+
+@case("freeze", "'decodr.*' matches no parameter")
+def freezing_what_does_not_exist(_):
+    return lambda: train([*QUICK, "stage.module.freeze=[decodr.*]"])
+
+
+@case("freeze leaves nothing to train")
+def freezing_everything(_):
+    return lambda: train([*QUICK, "stage.module.freeze=['*']"])
+
+
+@case("mask_share is 2", "between 0 and 1")
+def share_of_masked_names_above_one(_):
+    return lambda: train([*QUICK, "stage.batches.mask_share=2"])
+
+
+@case("tools_per_request is 100", "between 1 and")
+def more_tools_a_request_than_in_the_pool(_):
+    return lambda: train([*QUICK, "split.tools_per_request=100"])
+
+
+@case("['tool_caling']", "tool_calling")
+def stage_that_does_not_exist(_):
+    return lambda: curriculum(["order=[tool_caling]"])
+
+
+@case("nothing: holds no SGD data", "make data")
+def training_on_dialogues_that_are_not_there(folder):
+    return lambda: train([*QUICK, "data=sgd", f"data.root={folder}/nothing"])
+
+
+@case("trainer", "gpu")
+def accelerator_that_is_not_there(_):
+    return lambda: train([*QUICK, "trainer.accelerator=gpuu"])
+
+
+# ---- evaluation
+
+SMALL = ["evaluation.rows=4", "evaluation.calibration_rows=0", "progress=false"]
+
+
+@case("checkpoint is not set", "add checkpoint=...")
+def evaluation_of_nothing(_):
+    return lambda: evaluate([])
+
+
+@case("nowhere", "no such")
+def evaluation_of_a_checkpoint_that_is_not_there(folder):
+    return lambda: evaluate([*SMALL, f"checkpoint={folder}/nowhere", "data=toolworld", "split=standard"])
+
+
+@case("qwen", "model_type is 'qwen2'", "toolformer_micro")
+def evaluation_of_a_foreign_checkpoint(folder):
+    path = qwen(folder)
+    return lambda: evaluate([*SMALL, f"checkpoint={path}", "data=toolworld", "split=standard"])
+
+
+@case("backbone", "no settings.yaml", "add data=")
+def evaluation_without_knowing_the_data(folder):
+    path = trained(folder)
+    return lambda: evaluate([*SMALL, f"checkpoint={path}"])
+
+
+@case("evaluation.decodings", "'guessed'", "free, constrained, pointed")
+def unknown_decoding(folder):
+    path = trained(folder)
+    chosen = ["data=toolworld", "split=standard", "evaluation.decodings=[guessed]"]
+    return lambda: evaluate([*SMALL, f"checkpoint={path}", *chosen])
+
+
+@case("split is 'test_unsen'", "test_unseen")
+def evaluation_on_an_unknown_split(folder):
+    path = trained(folder)
+    chosen = ["data=toolworld", "split=standard", "evaluation.splits=[test_unsen]"]
+    return lambda: evaluate([*SMALL, f"checkpoint={path}", *chosen])
 
 
 # ---- run folders

@@ -156,12 +156,20 @@ def test_a_sweep_varies_settings_that_exist(name: str):
     assert compared, "no command has all the settings that this sweep varies"
 
 
+def attributes(entry: str) -> set[str]:
+    """Every attribute that a command's file reads, and those of the commands that it builds on."""
+    tree = ast.parse((CONF.parent / "toolformer" / f"{entry}.py").read_text())
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in [f"toolformer.{other}" for other in ENTRIES]:
+            read |= attributes(node.module.split(".")[1])
+    return read
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_no_setting_is_read_by_nobody(entry: str):
-    """Every top-level key occurs as ``cfg.<key>`` in the command's file, or another value refers to it."""
-    path = CONF.parent / "toolformer" / f"{entry}.py"
-    tree = ast.parse(path.read_text())
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    """Every top-level key is read as ``cfg.<key>``, or another value refers to it."""
+    read = attributes(entry)
     text = OmegaConf.to_yaml(compose(entry)) + (CONF / "base.yaml").read_text()
     for key in settings(entry):
         referred = "${" + key + "}" in text or "${" + key + "." in text

@@ -109,12 +109,17 @@ def test_what_is_missing_is_said(tmp_path, parts):
 
 def test_interrupted_training_is_said(tmp_path):
     folder = write_run(tmp_path / "run", parts=["training"])
-    (folder / "3-tool_calling/backbone").rmdir()
+    (folder / "3-tool_calling/finished.json").unlink()
     log = folder / "3-tool_calling/metrics.csv"
-    log.write_text("\n".join(log.read_text().splitlines()[:4]) + "\n")
+    head, *lines = log.read_text().splitlines()
+    log.unlink()
+    for part, (start, stop) in {"version_9": (0, 4), "version_10": (2, 6)}.items():  # resumed once, killed twice
+        path = folder / "3-tool_calling/logs" / part / "metrics.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join([head, *lines[start:stop]]) + "\n")
     (folder / "2-gist_contrast/metrics.csv").write_text("step\n")  # killed before the first row
     text = " ".join(Page(write_report(folder).read_text()).seen)  # drawn: short logs must not stop a figure
-    assert "stage tool calling: it stopped at step 10" in text
+    assert "stage tool calling: it stopped after 26 steps" in text
 
 
 def test_a_single_row_and_nan_in_the_log_are_no_trouble(tmp_path):
@@ -197,6 +202,16 @@ def test_verdict_follows_the_numbers(values, kind):
     assert all(f"{value:.2f}" in judged.sentence for value in values)
 
 
+def test_a_pointer_that_falls_silent_must_still_not_know():
+    found = planted(0.84, 0.0, 0.0)
+    memories = found["splits"]["test_unseen"]["masked"]["pointed"]
+    memories["zero"]["choice"] = {"value": 0.13, "low": 0.10, "high": 0.16, "n": 500}
+    assert verdict(found).kind == "reads"
+    memories["foreign"]["choice"] = {"value": 0.52, "low": 0.48, "high": 0.56, "n": 500}
+    judged = verdict(found)
+    assert judged.kind == "leaks" and "stay 0.40 above chance" in judged.sentence
+
+
 def test_no_verdict_without_controls_or_on_plain_names():
     found = planted(0.9, 0.1, 0.1)
     masked = found["splits"]["test_unseen"].pop("masked")
@@ -204,7 +219,7 @@ def test_no_verdict_without_controls_or_on_plain_names():
     assert verdict(found).kind == "unknown" and "names leak" in verdict(found).sentence
     for name in ("foreign", "zero"):
         del masked["pointed"][name]
-    assert "no control was run" in verdict(found).sentence
+    assert "a control was not run" in verdict(found).sentence
     assert verdict({}).kind == "unknown"
 
 

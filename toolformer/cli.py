@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from toolformer.overrides import CONF, check
-from toolformer.settings import claimed, settings_hash
+from toolformer.settings import claimed, flatten, settings_hash, settings_of
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 Task = Callable[[DictConfig, Path], None]
@@ -91,6 +92,7 @@ def run(task: Task, config_name: str, arguments: list[str]) -> None:
 def _job(task: Task, failures: list[BaseException]) -> Callable[[DictConfig], None]:
     """One job of Hydra's. A failed one says so and is put into ``failures``; the other jobs of a sweep go on."""
     parent = os.getpid()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # its tips and device lists
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
@@ -98,13 +100,13 @@ def _job(task: Task, failures: list[BaseException]) -> Callable[[DictConfig], No
         folder = Path(state.runtime.output_dir)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
-            for key in sorted(OmegaConf.missing_keys(cfg)):
-                raise ValueError(f"{key} is not set and has no default; add {key}=... (--help shows examples)")
             with claimed(folder, cfg):
+                for key in [key for key, value in flatten(settings_of(cfg)).items() if value == "???"]:
+                    raise ValueError(f"{key} is not set and has no default; add {key}=... (--help shows examples)")
                 print(f"run folder: {shown}", flush=True)
                 task(cfg, folder)
-        except USER_ERRORS as error:
-            if debug():
+        except Exception as error:
+            if debug() or not mendable(error):
                 raise
             place = f"job {state.job.num} ({shown}): " if state.mode == RunMode.MULTIRUN else ""
             print(f"error: {place}{one_line(error)}", file=sys.stderr, flush=True)
@@ -116,6 +118,11 @@ def _job(task: Task, failures: list[BaseException]) -> Callable[[DictConfig], No
                 sys.modules["wandb"].finish()
 
     return job
+
+
+def mendable(error: BaseException) -> bool:
+    """Whether the user can mend it: our own refusals, and those of Hydra and Lightning."""
+    return isinstance(error, USER_ERRORS) or type(error).__name__ == "MisconfigurationException"
 
 
 def debug() -> bool:
@@ -139,7 +146,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
-    elif not isinstance(error, USER_ERRORS):
+    elif not mendable(error):
         text = f"{type(error).__name__}: {text}"
     noise = ("full_key:", "object_type=")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(noise)]

@@ -99,7 +99,7 @@ def link(folder: Path, name: str) -> str | None:
 
 @contextmanager
 def claimed(folder: Path, cfg: DictConfig) -> Generator[None]:
-    """The run folder while a job works in it: claimed and linked; taken away again if the job left nothing there."""
+    """The run folder while a job works in it: claimed and linked; taken away again if it fails and left no file there."""
     fresh = not folder.exists() or not any(folder.iterdir())
     linked, before = folder.name.startswith(f"{cfg.name}-"), None
     try:
@@ -108,7 +108,7 @@ def claimed(folder: Path, cfg: DictConfig) -> Generator[None]:
             before = link(folder, cfg.name)
         yield
     except Exception:
-        if fresh and {path.name for path in folder.iterdir()} <= {FILE}:
+        if fresh and not any(path.is_file() and path != folder / FILE for path in folder.rglob("*")):
             shutil.rmtree(folder)
             newest = folder.parent / cfg.name
             if newest.is_symlink() and os.readlink(newest) == folder.name:

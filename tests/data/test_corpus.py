@@ -125,6 +125,12 @@ def test_a_build_that_fails_leaves_the_old_corpus_and_nothing_else(tmp_path):
     [
         (lambda row: replace(row, tools=("0123456789abcdef",)), r"row/1: tool 0123456789abcdef is not in the catalog"),
         (lambda row: replace(row, tools=row.tools * 2), r"row/1: tools name f twice"),
+        (
+            lambda row: replace(row, calls=(ToolCall("f", {"a": 1, "z": 2}),)),
+            r"row/1: gold call of f has z, not one of",
+        ),
+        (lambda row: replace(row, calls=(ToolCall("f", {}),)), r"row/1: gold call of f lacks required a"),
+        (lambda row: replace(row, calls=(ToolCall("f", {"a": float("nan")}),)), r"row/1: gold call of 'f': .*JSON"),
         (lambda row: replace(row, calls=(ToolCall("h", {}),)), r"row/1: gold call is h, tools are \['f'\]"),
     ],
 )
@@ -284,6 +290,25 @@ def test_a_prepared_corpus_keeps_its_promises(corpus):
     assert corpus.info["services"]["unseen"] == ["Docks_1", "Farms_1", "Mines_1"]
     assert corpus.info["strata"]["test_unseen"]["new_domain"] > 50
     assert corpus.info["set_aside"]["no call: the system confirms first"] == 260
+
+
+def test_gold_scores_one_against_itself(corpus):
+    from toolformer.metrics.rows import Row
+    from toolformer.metrics.summary import summary
+
+    for split in ("validation", "test_seen", "test_held_out", "test_unseen"):
+        rows = [
+            Row(
+                row.calls,
+                [ToolCall(c.name, c.arguments) for c in row.calls],
+                list(map(corpus.tools.get, row.tools)),
+                "",
+            )
+            for row in corpus.split(split)
+        ]
+        found = summary(rows)
+        assert [found[name]["value"] for name in ("tsa", "em", "em_all", "pf1", "vr", "schema_valid")] == [1.0] * 6
+        assert found["fpr"]["value"] == 0.0
 
 
 def test_preparing_again_finds_it_and_a_rewording_changes_only_the_tools(root, tmp_path, corpus):

@@ -23,6 +23,7 @@ class ToolBatch(NamedTuple):
     ids: Tensor  # (U, S)
     mask: Tensor  # (U, S) bool
     rebuild_ids: Tensor  # (U, S')
+    rebuild_mask: Tensor  # (U, S') bool
     rebuild_labels: Tensor  # (U, S'), -100 = not scored
 
 
@@ -40,6 +41,17 @@ class CallBatch(NamedTuple):
     call_targets: Tensor  # (B, P) 0 = no (further) call, 1 + j = the row's j-th tool, -1 = padding
 
 
+def length_buckets(mask: Tensor, buckets: int) -> list[tuple[slice, int]]:
+    """Rows sorted by length, cut into slices of like length: ``(rows, width)``, so that little padding is computed.
+
+    ``mask (B, T)`` is right-padded. One bucket is the whole batch.
+    """
+    lengths = mask.sum(-1)
+    size = max(1, -(-len(mask) // buckets))
+    slices = [slice(i, min(i + size, len(mask))) for i in range(0, len(mask), size)]
+    return [(rows, int(lengths[rows].max())) for rows in slices]
+
+
 def pad(sequences: Sequence[Sequence[int]], value: int = 0, *, left: bool = False) -> tuple[Tensor, Tensor]:
     """Ragged lists -> ``(B, T)`` long and its bool mask."""
     width = max((len(s) for s in sequences), default=0)
@@ -53,37 +65,41 @@ def pad(sequences: Sequence[Sequence[int]], value: int = 0, *, left: bool = Fals
 
 
 def collate_tools(tools: Sequence[Tool], prompts: Prompts) -> ToolBatch:
-    """One row a tool."""
+    """One row a tool, in their order."""
     schemas = [prompts.schema(tool) for tool in tools]
     ids, mask = pad(schemas)
     rebuilt = [[*prompts.rebuild, *schema, prompts.end] for schema in schemas]
-    rebuild_ids, _ = pad(rebuilt)
+    rebuild_ids, rebuild_mask = pad(rebuilt)
     skip = [-100] * len(prompts.rebuild)
     labels, _ = pad([[*skip, *r[len(skip) :]] for r in rebuilt], -100)
-    return ToolBatch(ids, mask, rebuild_ids, labels)
+    return ToolBatch(ids, mask, rebuild_ids, rebuild_mask, labels)
 
 
 def collate_calls(rows: Rows, prompts: Prompts, more_tools: Sequence[Tool] = ()) -> CallBatch:
-    """One row a request; the tools of all requests, and ``more_tools``, are merged by id."""
+    """One row a request; the tools of all requests, and ``more_tools``, are merged by id. Both are sorted by length."""
     offered = [tool for _, row_tools in rows for tool in row_tools]
-    tools = list({tool.id: tool for tool in [*offered, *more_tools]}.values())
+    distinct = {tool.id: tool for tool in [*offered, *more_tools]}.values()
+    tools = sorted(distinct, key=lambda tool: len(prompts.schema(tool)))
     place = {tool.id: i for i, tool in enumerate(tools)}
-    prompt_ids, sequences, labels, starts, targets = [], [], [], [], []
+    prompt_ids, sequences, labels, starts, targets, index = [], [], [], [], [], []
+    written = []
     for example, row_tools in rows:
         answer = prompts.answer(example)
-        prompt = prompts.prompt(example.messages, room=len(answer))
+        written.append((prompts.prompt(example.messages, room=len(answer)), answer, example, row_tools))
+    for prompt, answer, example, row_tools in sorted(written, key=lambda row: len(row[0]) + len(row[1])):
         slot = {tool.name: 1 + j for j, tool in enumerate(row_tools)}
-        ends = [i for i, token in enumerate(answer) if token == prompts.call_close] if example.calls else []
+        ends = prompts.call_ends(example)
         prompt_ids.append(prompt)
         sequences.append([*prompt, *answer])
         labels.append([-100] * len(prompt) + answer)
         starts.append([len(prompt) - 1, *(len(prompt) + end for end in ends)])
         targets.append([*(slot[call.name] for call in example.calls), 0])
+        index.append([place[tool.id] for tool in row_tools])
     input_ids, attention_mask = pad(sequences)
     prompt_tensor, prompt_mask = pad(prompt_ids)
     return CallBatch(
         collate_tools(tools, prompts),
-        pad([[place[tool.id] for tool in row_tools] for _, row_tools in rows], -1)[0],
+        pad(index, -1)[0],
         input_ids,
         attention_mask,
         pad(labels, -100)[0],

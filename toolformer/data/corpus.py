@@ -1,4 +1,4 @@
-"""In: tools and the examples of each split. Out: a folder of parquet files, and the training rows read back from it.
+"""In: tools and the examples of each split. Out: a folder of parquet files, and what was written read back from it.
 
 A corpus is ``tools.parquet``, one parquet per split and ``corpus.json``; it is written whole or not at all.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toolformer.calls import parse, render
 from toolformer.records import (
     Example,
     Tool,
@@ -23,6 +24,7 @@ from toolformer.records import (
     tool_from_json,
     tool_to_json,
 )
+from toolformer.schemas import parameters_of, required_of
 
 FORMAT = 1
 
@@ -91,6 +93,7 @@ def write_corpus(
     for name, examples in rows.items():
         for example in examples:
             check(example, catalog, f"{folder}:{name}")
+            check_gold(example, catalog, f"{folder}:{name}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -135,6 +138,26 @@ def check(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
     for call in example.calls:
         if call.name not in names:
             raise ValueError(f"{place}: row {example.id}: gold call is {call.name}, tools are {names}; add the tool")
+
+
+def check_gold(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
+    """Gold scores 1 against itself: each call fits its tool and is read back as it was written; else a ValueError."""
+    tools = {catalog[id_].name: catalog[id_] for id_ in example.tools}
+    for call in example.calls:
+        declared, required = parameters_of(tools[call.name]), required_of(tools[call.name])
+        for key in [*call.arguments, *call.accepted, *call.omittable]:
+            if key not in declared:
+                raise ValueError(
+                    f"{place}: row {example.id}: gold call of {call.name} has {key}, not one of {list(declared)}"
+                )
+        for key in set(required) - set(call.arguments):
+            raise ValueError(f"{place}: row {example.id}: gold call of {call.name} lacks required {key}; add it")
+    try:
+        read = parse(render(example.calls)) if example.calls else []
+    except ValueError as error:
+        raise ValueError(f"{place}: row {example.id}: gold {error}") from error
+    if read != [ToolCall(call.name, call.arguments) for call in example.calls]:
+        raise ValueError(f"{place}: row {example.id}: gold is not read back as written, but as {read}; mend its values")
 
 
 _COLUMNS = ("id", "messages", "tools", "calls", "reply", "source", "stratum", "pattern")

@@ -78,9 +78,21 @@ class CorpusRows:
         ids = [id_ for wordings in self.wordings.values() for id_ in wordings]
         return [self.corpus.tools[ids[i]] for i in rng.permutation(len(ids))[:n]]
 
-    def split(self, name: str) -> tuple[list[Tool], list[Example]]:
-        """The tools that a split's rows offer, and its rows."""
-        examples = self.corpus.split(name)
+    def split(
+        self, name: str, rows: int | None = None, *, tools_per_request: int | None = None
+    ) -> tuple[list[Tool], list[Example]]:
+        """The tools that a split's rows offer, and its first ``rows`` rows (stored shuffled), or all.
+
+        Raises:
+            ValueError: the rows were prepared with another number of tools than ``tools_per_request``.
+        """
+        prepared = self.corpus.info.get("rules", {}).get("tools_per_request", tools_per_request)
+        if tools_per_request not in (None, prepared):
+            raise ValueError(
+                f"{self.corpus.folder}: split.tools_per_request is {tools_per_request}, the corpus was prepared with "
+                f"{prepared}; set data.rules.tools_per_request={tools_per_request} to prepare another"
+            )
+        examples = self.corpus.split(name)[:rows]
         used = dict.fromkeys(id_ for example in examples for id_ in example.tools)
         return [self.corpus.tools[id_] for id_ in used], examples
 

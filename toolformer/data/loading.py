@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from toolformer.data.batches import CallBatch, collate_calls
 from toolformer.data.masking import Rows, mask_rows, mask_tools
 from toolformer.data.prompts import Prompts
-from toolformer.records import Tool
+from toolformer.records import Example, Tool
 
 
 class RowSource(Protocol):
@@ -27,8 +28,15 @@ class RowSource(Protocol):
     def tools(self, step: int, n: int) -> list[Tool]:
         """``n`` distinct tools; a pure function of the source's seed and ``step``."""
 
-    def validation(self, rows: int) -> Rows:
-        """A fixed set of rows that is never trained on."""
+    def split(self, name: str) -> tuple[list[Tool], list[Example]]:
+        """A frozen split (validation, test_seen, test_held_out, test_unseen): its catalog and its examples."""
+
+
+def split_rows(source: RowSource, name: str) -> Rows:
+    """A frozen split as rows with their tools."""
+    catalog, examples = source.split(name)
+    tools = {tool.id: tool for tool in catalog}
+    return [(example, [tools[id_] for id_ in example.tools]) for example in examples]
 
 
 class Batches(Dataset[CallBatch]):
@@ -89,7 +97,8 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[CallBatch]:
         steps = [k * self.world + self.rank for k in range(self.done, self.total)]
-        loader = DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers)
+        own = torch.Generator().manual_seed(0)  # else each pass draws from the global one, and a resumed run differs
+        loader = DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers, generator=own)
         for batch in loader:
             self.done += 1
             yield batch
@@ -125,7 +134,7 @@ class StageData(L.LightningDataModule):
         rank, world = self.trainer.global_rank, self.trainer.world_size
         return ResumableLoader(self.batches, total, rank=rank, world=world, workers=self.workers)
 
-    def val_dataloader(self) -> list[Rows]:
+    def val_dataloader(self) -> DataLoader[Rows]:
         """Chunks of rows, still as records: the stage generates answers for them."""
-        rows = self.batches.source.validation(self.validation_rows)
-        return [rows[i : i + 64] for i in range(0, len(rows), 64)]
+        rows = split_rows(self.batches.source, "validation")[: self.validation_rows]
+        return DataLoader([rows[i : i + 64] for i in range(0, len(rows), 64)], batch_size=None)

@@ -14,18 +14,23 @@ from toolformer.records import Example, Tool, ToolCall
 
 Rows = list[tuple[Example, list[Tool]]]
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+SCARCE = 2000  # of the 4,900 names of two syllables
+
+# {old name: (new name, the same for the properties inside)}; None stands for keys that a schema does not name
+Names = dict[str | None, tuple[str, "Names"]]
 
 
 class Masked(NamedTuple):
-    """A tool under a random name, and the new name of each parameter: ``{old: (new, names of nested keys)}``."""
+    """A tool under a random name, and the new names of its parameters."""
 
     tool: Tool
-    names: dict[str, Any]
+    names: Names
 
 
 def identifier(rng: random.Random, taken: set[str]) -> str:
-    """Two random syllables that are not yet in ``taken``, e.g. ``kuvo``."""
-    while (name := "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(2))) in taken:
+    """Two random syllables that are not yet in ``taken``, e.g. ``kuvo``; three where those become scarce."""
+    syllables = 2 if len(taken) < SCARCE else 3
+    while (name := "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(syllables))) in taken:
         pass
     taken.add(name)
     return name
@@ -33,9 +38,9 @@ def identifier(rng: random.Random, taken: set[str]) -> str:
 
 def mask_tool(tool: Tool, rng: random.Random, taken: set[str]) -> Masked:
     """One tool under a fresh name."""
+    names: Names = {}
     name = identifier(rng, taken)
-    parameters, names = _mask_object(tool.parameters, rng, set())
-    return Masked(Tool(name, tool.description, parameters), names)
+    return Masked(Tool(name, tool.description, _mask_schema(tool.parameters, names, rng)), names)
 
 
 def mask_call(call: ToolCall, masked: Masked) -> ToolCall:
@@ -44,8 +49,8 @@ def mask_call(call: ToolCall, masked: Masked) -> ToolCall:
     return ToolCall(
         masked.tool.name,
         _rename(call.arguments, names),
-        {names[k][0]: [_rename(v, names[k][1]) for v in values] for k, values in call.accepted.items()},
-        tuple(names[k][0] for k in call.omittable),
+        {_new(k, names): [_rename(v, _inside(k, names)) for v in values] for k, values in call.accepted.items()},
+        tuple(_new(k, names) for k in call.omittable),
     )
 
 
@@ -69,35 +74,47 @@ def mask_rows(rows: Rows, share: float, rng: random.Random) -> Rows:
     return out
 
 
-def _mask_object(schema: Mapping[str, Any], rng: random.Random, taken: set[str]) -> tuple[dict[str, Any], dict]:
-    names: dict[str, Any] = {}
-    properties = {}
-    for key, value in schema.get("properties", {}).items():
-        new = identifier(rng, taken)
-        inner, nested = _mask_schema(value, rng)
-        properties[new], names[key] = inner, (new, nested)
-    out = dict(schema)
-    if "properties" in schema:
-        out["properties"] = properties
-    if "required" in schema:
-        out["required"] = [names[key][0] for key in schema["required"]]
-    return out, names
-
-
-def _mask_schema(schema: Any, rng: random.Random) -> tuple[Any, dict]:
+def _mask_schema(schema: Any, names: Names, rng: random.Random) -> Any:
+    """``schema`` with its properties renamed; ``names`` is filled, and the branches of one schema share it."""
     if not isinstance(schema, Mapping):
-        return schema, {}
+        return schema
+    out = {key: value for key, value in schema.items() if key != "title"}  # a title is the name, spelled nicely
     if "properties" in schema:
-        return _mask_object(schema, rng, set())
-    if isinstance(schema.get("items"), Mapping):
-        items, names = _mask_schema(schema["items"], rng)
-        return {**schema, "items": items}, names
-    return dict(schema), {}
+        taken = {*schema["properties"], *(new for new, _ in names.values())}
+        for key in schema["properties"]:
+            if key not in names:
+                names[key] = (identifier(rng, taken), {})
+        out["properties"] = {
+            _new(key, names): _mask_schema(inner, names[key][1], rng) for key, inner in schema["properties"].items()
+        }
+    for key in ("items", "anyOf", "oneOf", "allOf", "prefixItems"):
+        inner = schema.get(key)
+        if isinstance(inner, list | tuple):
+            out[key] = [_mask_schema(one, names, rng) for one in inner]
+        elif key in schema:
+            out[key] = _mask_schema(inner, names, rng)
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        values = names.setdefault(None, ("", {}))[1]
+        out["additionalProperties"] = _mask_schema(schema["additionalProperties"], values, rng)
+    if "required" in schema:
+        out["required"] = [_new(key, names) for key in schema["required"]]
+    for key in ("default", "const", "enum", "examples"):
+        if key in schema:
+            out[key] = _rename(schema[key], names)
+    return out
 
 
-def _rename(value: Any, names: Mapping[str, Any]) -> Any:
-    if isinstance(value, Mapping) and names:
-        return {names[k][0] if k in names else k: _rename(v, names[k][1] if k in names else {}) for k, v in value.items()}
+def _new(key: str, names: Names) -> str:
+    return names[key][0] if key in names else key
+
+
+def _inside(key: str, names: Names) -> Names:
+    return names.get(key, names.get(None, ("", {})))[1]
+
+
+def _rename(value: Any, names: Names) -> Any:
+    if isinstance(value, Mapping):
+        return {_new(key, names): _rename(inner, _inside(key, names)) for key, inner in value.items()}
     if isinstance(value, list):
         return [_rename(item, names) for item in value]
     return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -22,6 +21,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 MARKS = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
+KEPT_SCHEMAS = 20_000  # token ids of schemas that are kept; training on generated tools meets ever new ones
 
 
 class Prompts:
@@ -31,11 +31,13 @@ class Prompts:
         tokenizer: any fast tokenizer that has ChatML's marks and ``<tool_call>`` as single tokens.
         schema_limit: tokens of one schema; a longer one loses descriptions as ``schemas.shorten`` documents, and is
             counted in ``report``.
-        length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted.
+        length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted. A
+            system message and the last turn always stay.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, schema_limit: int = 256, length_limit: int = 2048):
-        lost = [mark for mark in MARKS if len(tokenizer.encode(mark, add_special_tokens=False)) != 1]
+        marks = {mark: tokenizer.encode(mark, add_special_tokens=False) for mark in MARKS}
+        lost = [mark for mark, ids in marks.items() if tokenizer.convert_ids_to_tokens(ids) != [mark]]
         if lost:
             raise ValueError(
                 f"tokenizer {tokenizer.name_or_path!r} does not know {', '.join(lost)} as single tokens; "
@@ -44,14 +46,22 @@ class Prompts:
         if not tokenizer.chat_template:
             tokenizer.chat_template = CHATML
         self.tokenizer, self.schema_limit, self.length_limit = tokenizer, schema_limit, length_limit
-        self.end, self.call_open, self.call_close = (tokenizer.convert_tokens_to_ids(mark) for mark in MARKS[1:])
+        self.end, self.call_open, self.call_close = (marks[mark][0] for mark in MARKS[1:])
         self.rebuild = self.ids("<|im_start|>tool\n")  # what stands before a schema that is to be rebuilt
         self.report: Counter[str] = Counter()
-        self.schema = lru_cache(maxsize=20_000)(self._schema)
+        self._schemas: dict[str, tuple[int, ...]] = {}
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text as it stands."""
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def schema(self, tool: Tool) -> tuple[int, ...]:
+        """Token ids of a schema within ``schema_limit``."""
+        if tool.id not in self._schemas:
+            if len(self._schemas) >= KEPT_SCHEMAS:
+                self._schemas.clear()
+            self._schemas[tool.id] = self._schema(tool)
+        return self._schemas[tool.id]
 
     def _schema(self, tool: Tool) -> tuple[int, ...]:
         ids = self.ids(tool.text)
@@ -70,17 +80,22 @@ class Prompts:
             ids = self.ids(text)
             if len(ids) + room <= self.length_limit:
                 return ids
-            if len(turns) == 1:
+            oldest = 1 if turns[0]["role"] == "system" else 0
+            if oldest >= len(turns) - 1:
                 raise ValueError(
                     f"a request has {len(ids)} tokens and its answer {room}, over the limit of {self.length_limit}; "
                     "raise data.length_limit"
                 )
             self.report["turns_dropped"] += 1
-            turns = turns[1:]
+            del turns[oldest]
 
     def answer(self, example: Example) -> list[int]:
         """The calls, or the reply, and the end mark."""
         return [*self.ids(render(example.calls) if example.calls else example.reply), self.end]
+
+    def call_ends(self, example: Example) -> list[int]:
+        """Where in ``answer`` each call closes; not by looking for the mark, which an argument may hold as text."""
+        return [len(self.ids(render(example.calls[: n + 1]))) - 1 for n in range(len(example.calls))]
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -52,7 +52,8 @@ class Engine:
         batch_size: requests decoded together.
         max_new_tokens: an answer that is longer is cut there, and then usually malformed.
         most_calls: calls in one answer.
-        no_call_bias: added to the pointer's score of "no call"; calibrated on validation rows.
+        no_call_bias: added to the pointer's score of "no call" at the first decision of an answer; calibrated on
+            validation rows.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Engine:
     def grammar(self) -> Grammar:
         """Built when first needed."""
         if self._grammar is None:
-            self._grammar = Grammar(self.prompts.tokenizer, self.vocab_size)
+            self._grammar = Grammar(self.prompts.tokenizer, self.vocab_size, end=self.prompts.end)
         return self._grammar
 
     @torch.inference_mode()
@@ -86,8 +87,7 @@ class Engine:
         gists = gists.to(self.model.device)
         schemas = [self.prompts.schema(tool) for tool in tools]
         order = sorted(range(len(tools)), key=lambda i: len(schemas[i]))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in in_batches(order, batch_size):
             ids, mask = (t.to(self.model.device) for t in pad([schemas[i] for i in rows]))
             gists[rows] = self.model.encode_tools(ids, mask)
         return gists
@@ -99,14 +99,30 @@ class Engine:
         prompts = [self.prompts.prompt(request.messages, room=self.max_new_tokens) for request in requests]
         order = sorted(range(len(requests)), key=lambda i: (len(prompts[i]), len(requests[i].tools)))
         answers: list[Answer] = [Answer() for _ in requests]
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in in_batches(order, self.batch_size):
             batch = _Batch(self, [requests[i] for i in rows], [prompts[i] for i in rows], decoding)
             for i, answer in zip(rows, batch.run(), strict=True):
                 answers[i] = answer
             if progress is not None:
                 progress(len(rows))
         return answers
+
+    def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
+        """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
+        return [scores for _, scores in self.first(requests, "pointed")]
+
+    def first(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[Tensor, list[float]]]:
+        """Next-token logits ``(V,)`` before anything is written, and the pointer's scores (none but when pointed)."""
+        prompts = [self.prompts.prompt(request.messages, room=self.max_new_tokens) for request in requests]
+        order = sorted(range(len(requests)), key=lambda i: (len(prompts[i]), len(requests[i].tools)))
+        out: list[tuple[Tensor, list[float]]] = [(torch.empty(0), [])] * len(requests)
+        for rows in in_batches(order, self.batch_size):
+            batch = _Batch(self, [requests[i] for i in rows], [prompts[i] for i in rows], decoding)
+            logits, scores = batch.first()
+            for place, i in enumerate(rows):
+                own = [] if scores is None else scores[place, : 1 + len(requests[i].tools)].tolist()
+                out[i] = (logits[place].cpu(), own)
+        return out
 
 
 class _Batch:
@@ -137,10 +153,7 @@ class _Batch:
         model = self.model
         memory, memory_mask = model.memory(self.gists, self.tool_index)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        mask, ids = self.mask.long(), self.ids
-        request = None
-        if self.points and model.pointer.query != "decoder":
-            request = model.encode_request(self.ids, self.mask)
+        mask, ids, request = self.mask.long(), self.ids, self._request()
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         for _ in range(self.engine.max_new_tokens):
             states = model.decode(
@@ -173,6 +186,30 @@ class _Batch:
             answer.text = self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False)
         return self.answers
 
+    @torch.inference_mode()
+    def first(self) -> tuple[Tensor, Tensor | None]:
+        """Before anything is written: next-token logits ``(B, V)``, and the pointer's scores ``(B, 1 + N)``."""
+        memory, memory_mask = self.model.memory(self.gists, self.tool_index)
+        mask = self.mask.long()
+        states = self.model.decode(
+            self.ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=False,
+            memory=memory,
+            memory_mask=memory_mask,
+        ).last_hidden_state[:, -1]
+        scores = None
+        if self.points:
+            scores = self.model.point(states[:, None], self._request(), self.gists, self.tool_index)[:, 0]
+        return self.model.lm_head(states).float(), scores
+
+    def _request(self) -> Tensor | None:
+        """The encoded requests ``(B, D)``, where the pointer wants them."""
+        if not self.points or self.model.pointer.query == "decoder":
+            return None
+        return self.model.encode_request(self.ids, self.mask)
+
     def _decide(self, states: Tensor, request: Tensor | None) -> None:
         """Where a call may start, the pointer picks the tool or none, and the row gets the grammar of that choice."""
         starting = [i for i, row in enumerate(self.live) if self._may_start(row)]
@@ -182,8 +219,9 @@ class _Batch:
         scores = self.model.point(
             states[rows, None], request[rows] if request is not None else None, self.gists, self.tool_index[rows]
         )[:, 0]
-        scores[:, 0] += self.engine.no_call_bias
-        shares = scores.softmax(-1).cpu()
+        first = torch.tensor([self.calls[self.live[i]] == 0 for i in starting], device=states.device)
+        scores[:, 0] += self.engine.no_call_bias * first
+        shares = scores.double().softmax(-1).cpu()
         grammar = self.engine.grammar
         for i, share in zip(starting, shares, strict=True):
             row = self.live[i]
@@ -237,7 +275,7 @@ class _Batch:
         return keep
 
 
-def in_batches(items: Sequence, size: int) -> Iterator[Sequence]:
+def in_batches(items: list[int], size: int) -> Iterator[list[int]]:
     """Consecutive slices of at most ``size``."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

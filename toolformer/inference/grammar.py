@@ -1,4 +1,4 @@
-"""In: the tools of a request. Out: matchers that say which token may come next, so that names, keys and types are right.
+"""In: the tools of a request. Out: matchers that say which token may come next: names, keys and types are right.
 
 llguidance compiles the grammars; values of strings stay free.
 """
@@ -21,6 +21,7 @@ from toolformer.records import Tool
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
 TEXT_RULE = r"TEXT: /[^<\x00-\x1f]([^<\x00-\x08])*/"
 KEPT = ("type", "enum", "const", "items", "properties", "required", "additionalProperties", "anyOf", "oneOf")
+KEPT += ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems")
 
 
 class Grammar:
@@ -29,10 +30,11 @@ class Grammar:
     Args:
         tokenizer: the model's fast tokenizer.
         vocab_size: columns of the logits (may exceed the tokenizer's length).
+        end: the token that ends an answer (Qwen2.5's base tokenizer has another ``eos_token`` than its chats end with).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int):
-        self.lexer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=tokenizer.eos_token_id)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int):
+        self.lexer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
         self._one = lru_cache(maxsize=4096)(_one_call)
 
@@ -42,7 +44,8 @@ class Grammar:
         start = "TEXT"
         if tools:
             names = " | ".join(f"t{i}" for i in range(len(tools)))
-            start = f'call ("\\n" call){{0,{most_calls - 1}}} | TEXT'
+            more = f' ("\\n" call){{0,{most_calls - 1}}}' if most_calls > 1 else ""
+            start = f"call{more} | TEXT"
             rules.insert(0, f"call: {names}")
         return self._matcher("\n".join([f"start: {start}", TEXT_RULE, *rules]))
 

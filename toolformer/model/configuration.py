@@ -12,17 +12,33 @@ CHOICES = {
     "encoder_attention": ("causal", "bidirectional"),
     "pointer_query": ("decoder", "encoder", "both"),
 }
+COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_hidden_layers",
+    "encoder_layers",
+    "encoder_offset",
+    "decoder_offset",
+    "num_gists",
+    "pooling_depth",
+    "pointer_size",
+)
 
 
 class ToolFormerConfig(Qwen2Config):
     """Shape of one ToolFormerMicro.
 
     Args:
+        tie_word_embeddings: one table for encoder, decoder and output head; false = the head has its own.
         encoder_layers: layers of the schema encoder.
         encoder_offset: index of the Qwen layer that becomes the encoder's first, when weights are converted.
         decoder_offset: the same for the decoder (its depth is ``num_hidden_layers``).
         num_gists: K, vectors per tool.
-        gate: ``tanh`` (a learned scalar per layer that starts at 0, as in Flamingo) or ``none`` (always 1).
+        gate: ``tanh`` (a learned scalar per layer, as in Flamingo) or ``none`` (always 1).
+        gate_init: where the scalar starts: 0 leaves pretrained layers as they were; fresh weights need no such care.
         encoder_attention: ``causal`` as published, or ``bidirectional``.
         pooling_depth: 1 = one cross-attention as published; more adds blocks with residual and MLP.
         no_tool_gist: one learned vector that is always in the memory, so that attention has somewhere to go.
@@ -34,11 +50,13 @@ class ToolFormerConfig(Qwen2Config):
 
     model_type = "toolformer_micro"
 
+    tie_word_embeddings: bool = True
     encoder_layers: int = 6
     encoder_offset: int = 0
     decoder_offset: int = 6
     num_gists: int = 8
     gate: str = "tanh"
+    gate_init: float = 0.0
     encoder_attention: str = "causal"
     pooling_depth: int = 1
     no_tool_gist: bool = False
@@ -48,17 +66,31 @@ class ToolFormerConfig(Qwen2Config):
     pointer_temperature: float = 0.07
 
     def __post_init__(self, **kwargs):
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise ValueError(f"model.{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
-        for key in ("encoder_layers", "num_gists", "pooling_depth", "pointer_size", "num_hidden_layers"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
+        for key in COUNTS:
+            least = 0 if key.endswith("offset") else 1
+            if type(value := getattr(self, key)) is not int or value < least:
+                raise ValueError(f"model.{key} is {value!r}; it must be an integer of at least {least}")
+        for key in ("no_tool_gist", "pointer", "tie_word_embeddings"):
+            if not isinstance(getattr(self, key), bool):
+                raise ValueError(f"model.{key} is {getattr(self, key)!r}; it must be true or false")
+        if self.pointer_temperature <= 0:
+            raise ValueError(f"model.pointer_temperature is {self.pointer_temperature}; it must be above 0")
+        for key, of in (("hidden_size", "num_attention_heads"), ("num_attention_heads", "num_key_value_heads")):
+            if getattr(self, key) % getattr(self, of):
+                raise ValueError(f"model.{key} is {getattr(self, key)}; model.{of} {getattr(self, of)} must divide it")
+        if self.use_sliding_window:
+            raise ValueError("model.use_sliding_window is True; only full attention is supported")
         super().__post_init__(**kwargs)
 
     def encoder(self) -> Qwen2Config:
         """The library configuration of the encoder's stack."""
-        shape = {k: v for k, v in self.to_dict().items() if k in Qwen2Config().to_dict() and k != "layer_types"}
+        known = Qwen2Config().to_dict().keys() - {"layer_types", "model_type"}
+        shape = {k: v for k, v in self.to_dict().items() if k in known}
         config = Qwen2Config(**{**shape, "num_hidden_layers": self.encoder_layers})
         config._attn_implementation = self._attn_implementation
         return config

@@ -6,30 +6,40 @@ final norm goes to both; gates, cross-attention, gist pooling and pointer are ne
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import AutoConfig, Qwen2Config
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 from transformers.utils.hub import get_checkpoint_shard_files
 
 from toolformer.model.configuration import ToolFormerConfig
 from toolformer.model.modeling import ToolFormerMicro
 
-NEW_PARTS = re.compile(r"gist_pool\.|pointer\.|no_tool$|lm_head\.|decoder\.layers\.\d+\.cross_attn")
-LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+NEW_PARTS = re.compile(r"gist_pool\.|pointer\.|no_tool$|decoder\.layers\.\d+\.cross_attn")
+LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
-def from_qwen(source: str, *, decoder_layers: int = 12, dtype: torch.dtype = torch.float32, **shape: Any):
-    """Build a ToolFormerMicro from Qwen2-family weights.
+def from_qwen(
+    source: str,
+    *,
+    decoder_layers: int = 12,
+    dtype: torch.dtype = torch.float32,
+    vocab_size: int | None = None,
+    **shape: Any,
+) -> ToolFormerMicro:
+    """Build a ToolFormerMicro from Qwen2-family weights of any size.
 
     Args:
-        source: local folder or hub id that holds ``config.json`` and safetensors.
+        source: local folder or hub id that holds ``config.json`` and safetensors, in one file or in shards.
         decoder_layers: depth of the decoder.
         dtype: of the parameters.
+        vocab_size: tokens of the tokenizer in use; the checkpoint's table stays as it is and must have a row for each.
         **shape: further fields of ``ToolFormerConfig``.
 
     Raises:
@@ -38,19 +48,27 @@ def from_qwen(source: str, *, decoder_layers: int = 12, dtype: torch.dtype = tor
     qwen = _config(source)
     if not isinstance(qwen, Qwen2Config) or isinstance(qwen, ToolFormerConfig):
         raise ValueError(f"{source}: model_type is {qwen.model_type!r}; weights are read from Qwen2 and Qwen2.5 models")
+    if vocab_size is not None and vocab_size > qwen.vocab_size:
+        raise ValueError(
+            f"{source}: vocab_size is {qwen.vocab_size}, the tokenizer has {vocab_size} tokens; "
+            "take the tokenizer that belongs to the weights"
+        )
     base = {k: v for k, v in qwen.to_dict().items() if k not in ("layer_types", "architectures", "model_type")}
-    config = ToolFormerConfig(**{**base, "num_hidden_layers": decoder_layers, **shape, "tie_word_embeddings": True})
-    for part, first, count in (
-        ("encoder", config.encoder_offset, config.encoder_layers),
-        ("decoder", config.decoder_offset, config.num_hidden_layers),
-    ):
-        if first < 0 or first + count > qwen.num_hidden_layers:
+    config = ToolFormerConfig(**{**base, "num_hidden_layers": decoder_layers, **_known(shape)})
+    for part, first, count in _spans(config):
+        if first + count > qwen.num_hidden_layers:
             raise ValueError(
                 f"{source}: model.{part}_offset {first} + {count} layers is outside its {qwen.num_hidden_layers} layers"
             )
     model = ToolFormerMicro(config)
-    _load(model, source, _renamed(_weights(source), config))
+    _load(model, source, _weights(source, config))
     return model.to(dtype)
+
+
+def fresh(*, vocab_size: int, eos_token_id: int, pad_token_id: int, **shape: Any) -> ToolFormerMicro:
+    """A ToolFormerMicro with random weights; ``shape`` are fields of ``ToolFormerConfig``."""
+    ids = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+    return ToolFormerMicro(ToolFormerConfig(**{**_known(shape), **ids}))
 
 
 def load_backbone(path: str) -> ToolFormerMicro:
@@ -58,12 +76,41 @@ def load_backbone(path: str) -> ToolFormerMicro:
     config = _config(path)
     if not isinstance(config, ToolFormerConfig):
         raise ValueError(f"{path}: model_type is {config.model_type!r}; wanted a toolformer_micro folder (…/backbone)")
-    model, info = ToolFormerMicro.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
-    wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[k]}
-    if wrong:
-        first = next(iter(wrong.items()))
-        raise ValueError(f"{path}: {first[0]} {first[1][:3]}; the weights do not belong to this config.json")
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is told below, in one line
+    try:
+        model, info = ToolFormerMicro.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: weights cannot be read ({_first_line(error)}); copy the folder again") from error
+    finally:
+        logging.set_verbosity(said)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ValueError(
+                f"{path}: {kind} {sorted(map(str, info[kind]))[:3]}; the weights do not belong to this config.json"
+            )
     return model
+
+
+def _known(shape: dict[str, Any]) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(ToolFormerConfig)}
+    for key in shape.keys() - fields:
+        raise ValueError(f"model.{key} is {shape[key]!r}; there is no such field")
+    return shape
+
+
+def _spans(config: ToolFormerConfig) -> tuple[tuple[str, int, int], ...]:
+    """Which Qwen layers go where: part, first, count."""
+    return (
+        ("encoder", config.encoder_offset, config.encoder_layers),
+        ("decoder", config.decoder_offset, config.num_hidden_layers),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _config(source: str):
@@ -71,44 +118,51 @@ def _config(source: str):
         raise FileNotFoundError(f"{source}: no such model folder; give a folder with config.json or a hub id")
     try:
         return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        why = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = _first_line(error)
         raise ValueError(f"{source}: no readable config.json ({why}); give a model folder or a hub id") from error
 
 
-def _weights(source: str) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors checkpoint, in one file or in shards."""
-    one = cached_file(source, "model.safetensors", _raise_exceptions_for_missing_entries=False)
-    index = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
+def _weights(source: str, config: ToolFormerConfig) -> dict[str, Tensor]:
+    """The tensors of a safetensors checkpoint that ``config`` has a place for, under our names."""
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    one = cached_file(source, "model.safetensors", **quiet)
+    index = None if one is not None else cached_file(source, "model.safetensors.index.json", **quiet)
     if one is None and index is None:
         raise ValueError(f"{source}: model.safetensors is missing; save the checkpoint in safetensors format")
-    files = [one] if one is not None else get_checkpoint_shard_files(source, index)[0]
-    tensors = {}
-    for file in files:
-        with safe_open(file, framework="pt") as shard:
-            tensors.update({key: shard.get_tensor(key) for key in shard.keys()})
+    tensors: dict[str, Tensor] = {}
+    try:
+        for file in [one] if index is None else get_checkpoint_shard_files(source, index)[0]:
+            with safe_open(file, framework="pt") as shard:
+                for key in shard.keys():
+                    tensors.update((name, shard.get_tensor(key)) for name in _places(key, config))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{source}: model.safetensors cannot be read ({_first_line(error)}); copy the checkpoint again"
+        ) from error
+    if config.tie_word_embeddings or "lm_head.weight" not in tensors:  # a tied checkpoint holds its table once
+        if (table := tensors.get("embed_tokens.weight")) is not None:
+            tensors["lm_head.weight"] = table
     return tensors
 
 
-def _renamed(tensors: dict[str, torch.Tensor], config: ToolFormerConfig) -> dict[str, torch.Tensor]:
-    out = {}
-    for key, value in tensors.items():
-        if key == "model.embed_tokens.weight":
-            out["embed_tokens.weight"] = value
-        elif key == "model.norm.weight":
-            out["encoder.norm.weight"] = out["decoder.norm.weight"] = value
-        elif match := LAYER.fullmatch(key):
-            layer = int(match[1])
-            for part, first, count in (
-                ("encoder", config.encoder_offset, config.encoder_layers),
-                ("decoder", config.decoder_offset, config.num_hidden_layers),
-            ):
-                if first <= layer < first + count:
-                    out[f"{part}.layers.{layer - first}.{match[2]}"] = value
-    return out
+def _places(key: str, config: ToolFormerConfig) -> list[str]:
+    """Our names for a Qwen weight: none, one, or two where encoder and decoder share a layer."""
+    key = key.removeprefix("model.")  # saved without its head, a model has no such prefix
+    if key in ("embed_tokens.weight", "lm_head.weight"):
+        return [key]
+    if key == "norm.weight":
+        return ["encoder.norm.weight", "decoder.norm.weight"]
+    match = LAYER.fullmatch(key)
+    layer = int(match[1]) if match else -1
+    return [
+        f"{part}.layers.{layer - first}.{match[2]}"
+        for part, first, count in _spans(config)
+        if match and first <= layer < first + count
+    ]
 
 
-def _load(model: ToolFormerMicro, source: str, tensors: dict[str, torch.Tensor]) -> None:
+def _load(model: ToolFormerMicro, source: str, tensors: dict[str, Tensor]) -> None:
     own = model.state_dict()
     for key, value in tensors.items():
         if key not in own or own[key].shape != value.shape:

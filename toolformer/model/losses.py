@@ -1,4 +1,4 @@
-"""In: hidden states, scores and targets. Out: scalar losses, each a sum divided by a count that the caller may share."""
+"""In: hidden states, scores and targets. Out: scalar losses; the next-token loss as a sum and a count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK_ELEMENTS = 1 << 26  # logits held at once: 256 MB in fp32
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Next-token loss without the full logits: ``hidden (..., D)``, ``weight (V, D)``, ``labels (...)``, -100 = ignored.
+    """Next-token loss without the full logits: ``hidden (..., D)``, ``weight (V, D)``, ``labels (...)``, -100 = none.
 
     Returns the summed loss and the number of supervised tokens. Ignored rows never reach the output layer; what is left
     goes in chunks that are recomputed in the backward pass, unless one chunk holds it all.
@@ -36,9 +36,9 @@ def _summed_loss(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 def info_nce(query: Tensor, keys: Tensor, positive: Tensor, allowed: Tensor, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al. 2018, eq. 4) with several positives: mean over rows of the mean over positives.
 
-    ``query (B, E)`` and ``keys (U, E)`` have unit length; ``positive (B, U)`` marks the tools a request needs, ``allowed
-    (B, U)`` the ones that may serve as negatives. Each positive competes with the negatives alone. Rows without a
-    positive count 0.
+    ``query (B, E)`` and ``keys (U, E)`` have unit length; ``positive (B, U)`` marks the tools a request needs,
+    ``allowed (B, U)`` the ones that may serve as negatives. Each positive competes with the negatives alone. Rows
+    without a positive do not count.
     """
     scores = (query @ keys.T).float() / temperature
     negatives = scores.masked_fill(positive | ~allowed, float("-inf")).logsumexp(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""In: schema tokens and prompt tokens. Out: gists of each tool, next-token logits, pointer scores over the tools present.
+"""In: schema tokens and prompt tokens. Out: gists of each tool, next-token logits, scores of the tools present.
 
 Letters: U distinct tools, S schema tokens, K gists per tool, D hidden size, B requests, N tools per request, M = N*K
 memory slots, T prompt tokens, P call starts, E pointer size.
@@ -121,18 +121,17 @@ class ToolPointer(nn.Module):
         super().__init__()
         size = config.pointer_size
         self.temperature, self.query = config.pointer_temperature, config.pointer_query
-        self.request_proj = nn.Linear(config.hidden_size, size)
-        self.tool_proj = nn.Linear(config.hidden_size, size)
+        self.proj = nn.Linear(config.hidden_size, size, bias=False)
         self.state_proj = nn.Linear(config.hidden_size, size) if self.query != "encoder" else None
         self.no_call = nn.Parameter(torch.empty(size))
 
     def tools(self, gists: Tensor) -> Tensor:
         """``gists (U, K, D)`` -> unit vectors ``(U, E)``."""
-        return F.normalize(self.tool_proj(gists.mean(1)).float(), dim=-1)
+        return self.requests(gists.mean(1))
 
     def requests(self, pooled: Tensor) -> Tensor:
-        """Mean encoder output of a request ``(B, D)`` -> unit vectors ``(B, E)``."""
-        return F.normalize(self.request_proj(pooled).float(), dim=-1)
+        """Pooled requests ``(B, D)`` -> unit vectors ``(B, E)``, by the projection that tools go through."""
+        return F.normalize(self.proj(pooled).float(), dim=-1)
 
     def queries(self, states: Tensor, pooled: Tensor | None) -> Tensor:
         """Decoder states ``(B, P, D)`` and the pooled request ``(B, D)`` -> unit vectors ``(B, P, E)``."""
@@ -158,8 +157,8 @@ class GatedDecoderLayer(Qwen2DecoderLayer):
         super().__init__(config, layer_idx)
         self.cross_attn_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.cross_attn = CrossAttention(config, layer_idx)
-        # tanh(0) = 0: at step 0 the decoder is exactly Qwen
-        self.cross_attn_gate = nn.Parameter(torch.zeros(())) if config.gate == "tanh" else None
+        # tanh(0) = 0: with gate_init 0 the decoder is exactly Qwen at step 0
+        self.cross_attn_gate = nn.Parameter(torch.full((), float(config.gate_init))) if config.gate == "tanh" else None
 
     def forward(self, hidden_states, attention_mask=None, past_key_values=None, memory=None, memory_mask=None, **kw):
         """As the library's layer, with ``memory (B, M, D)`` and ``memory_mask (B, M)`` carried through."""
@@ -193,7 +192,7 @@ class _Initialised(Qwen2PreTrainedModel):
         elif isinstance(module, ToolPointer):
             nn.init.normal_(module.no_call, std=0.02)
         elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
-            nn.init.zeros_(module.cross_attn_gate)
+            nn.init.constant_(module.cross_attn_gate, module.cross_attn.config.gate_init)
         elif isinstance(module, ToolFormerMicro) and module.no_tool is not None:
             nn.init.normal_(module.no_tool, std=1.0)
 
@@ -259,13 +258,16 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
 
     def encode_tools(self, tool_ids: Tensor, tool_mask: Tensor) -> Tensor:
         """Schema tokens ``(U, S)`` with their mask -> gists ``(U, K, D)``; no tool sees another."""
+        if tool_ids.shape[0] == 0:
+            return self.embed_tokens.weight.new_zeros(0, self.config.num_gists, self.config.hidden_size)
         return self.gist_pool(self.encoder.encode(self.embed_tokens(tool_ids), tool_mask), tool_mask)
 
     def encode_request(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Prompt tokens ``(B, T)`` -> mean encoder output ``(B, D)``: the pointer's view of the request."""
-        encoded = self.encoder.encode(self.embed_tokens(input_ids), mask)
-        weight = mask.unsqueeze(-1).to(encoded.dtype)
-        return (encoded * weight).sum(1) / weight.sum(1).clamp(min=1)
+        """Prompt tokens ``(B, T)`` -> ``(B, D)``: the pointer's view of the request.
+
+        It is pooled as a schema is: the same words then lie near each other before anything is learned.
+        """
+        return self.encode_tools(input_ids, mask).mean(1)
 
     def memory(self, gists: Tensor, tool_index: Tensor) -> tuple[Tensor, Tensor]:
         """Gists ``(U, K, D)`` of the tools each request has, ``tool_index (B, N)``, -1 = none there.
@@ -292,7 +294,8 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
 
     def point(self, states: Tensor, request: Tensor | None, gists: Tensor, tool_index: Tensor) -> Tensor:
         """Decoder states at call starts ``(B, P, D)`` -> scores ``(B, P, 1 + N)``; column 0 is "no (further) call"."""
-        tools = self.pointer.tools(gists) if gists.shape[0] else gists.new_zeros(1, self.config.pointer_size)
+        none = torch.zeros(1, self.config.pointer_size, device=gists.device)
+        tools = self.pointer.tools(gists) if gists.shape[0] else none
         return self.pointer.scores(self.pointer.queries(states, request), tools, tool_index)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw) -> BaseModelOutputWithPast:
@@ -332,12 +335,13 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             hidden_states=out.hidden_states,
         )
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw) -> None:
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw):
         """The library's cache, wrapped so that the gists are projected once per answer and not once per token."""
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
+        made = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
         cache = model_kwargs.get("past_key_values")
         if cache is not None and not isinstance(cache, EncoderDecoderCache) and model_kwargs.get("memory") is not None:
             model_kwargs["past_key_values"] = EncoderDecoderCache(cache, DynamicCache())
+        return made  # what the library wants to know about its cache; older versions say nothing
 
     def gates(self) -> list[float]:
         """How far each decoder layer has opened to the gists: tanh of its gate, or 1."""

@@ -165,16 +165,15 @@ def answer_html(row: Answer) -> str:
     assert kind is not None
     tags = {"split": row["split"], "names": row["variant"], "decoding": row["decoding"], "kind": kind}
     data = " ".join(f'data-{name}="{escape(value)}"' for name, value in tags.items())
-    badges = "".join(
-        f"<span>{escape(text)}</span>" for text in (row["split"], f"{row['variant']} names", row["decoding"])
-    )
+    told = (row["split"], f"{row['variant']} names", row["decoding"], row.get("stratum", "").replace("_", " "))
+    badges = "".join(f"<span>{escape(text)}</span>" for text in told if text)
     if "malformed" in row:
         why = f"<p>Not readable: {escape(malformed_text(row['malformed']))}</p>"
         body = why + f"<pre><mark>{escape(row.get('text', ''))}</mark></pre>"
         body += "".join(call_html(call, None, "not readable") for call in row["gold"])
     else:
         body = "".join(call_html(*pair) for pair in paired(row["gold"], row["predicted"]))
-        if not row["predicted"] and row.get("text"):
+        if not row["predicted"] and row.get("text", "").strip():
             body += f"<p>It said: <q>{escape(row['text'])}</q></p>"
     wanted = {call["name"] for call in row["gold"]}
     tools = "".join(f"<li{' class=wanted' if name in wanted else ''}>{escape(name)}</li>" for name in row["tools"])

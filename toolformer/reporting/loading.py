@@ -25,7 +25,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class StageLog:
-    """One stage's logged columns. ``finished`` says whether its backbone was written."""
+    """One stage's logged columns. ``finished`` says whether it came to its end."""
 
     name: str
     title: str
@@ -34,8 +34,8 @@ class StageLog:
 
     @property
     def steps(self) -> int:
-        """The last logged step."""
-        return int(max((series[-1][0] for series in self.columns.values()), default=0))
+        """How many steps the log covers; it counts them from 0."""
+        return 1 + int(max((series[-1][0] for series in self.columns.values()), default=-1))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def load_run(folder: Path | str) -> Run:
     stages = tuple(load_stage(path) for path in stage_folders(folder))
     if not stages:
         missing.append("training curves: no stage folder with a metrics.csv")
-    missing += [f"the end of stage {log.title}: it stopped at step {log.steps:,}" for log in stages if not log.finished]
+    missing += [
+        f"the end of stage {log.title}: it stopped after {log.steps:,} steps" for log in stages if not log.finished
+    ]
     metrics_path = first_file(folder, "metrics.json", "evaluation/metrics.json")
     if metrics_path is None:
         missing.append("an evaluation: no metrics.json (`python -m toolformer.evaluate` writes it)")
@@ -128,33 +130,42 @@ def load_settings(folder: Path) -> dict[str, Any]:
 
 def stage_folders(folder: Path) -> list[Path]:
     """Folders that hold a metrics.csv, in curriculum order; the run folder itself where it is a single stage."""
-    found = [path for path in folder.iterdir() if re.match(r"\d+(\.\d+)?-", path.name) and log_of(path)]
+    found = [path for path in folder.iterdir() if re.match(r"\d+(\.\d+)?-", path.name) and logs_of(path)]
     found.sort(key=lambda path: float(path.name.split("-")[0]))
-    return found or ([folder] if log_of(folder) else [])
+    return found or ([folder] if logs_of(folder) else [])
 
 
-def log_of(stage: Path) -> Path | None:
-    """A stage's metrics.csv."""
-    return first_file(stage, "metrics.csv")
+def logs_of(stage: Path) -> list[Path]:
+    """A stage's metrics.csv; of an interrupted one the logs of its parts, of which the later ones count."""
+    whole = first_file(stage, "metrics.csv")
+    parts = (path / "metrics.csv" for path in (stage / "logs").glob("version_*"))
+    found = sorted((p for p in parts if p.is_file()), key=lambda path: int(path.parent.name.removeprefix("version_")))
+    return [whole] if whole else found
 
 
 def load_stage(path: Path) -> StageLog:
     """A stage's log as one series per column, holes left out."""
-    log = log_of(path)
-    assert log is not None
-    columns: dict[str, Series] = {}
-    with log.open(newline="", encoding="utf-8") as file:
-        for place, row in enumerate(csv.DictReader(file), start=2):
-            if not row.get("step"):
-                continue
-            for name, text in row.items():
-                if name in ("step", "epoch") or not text:
-                    continue
-                try:
-                    step, value = float(row["step"]), float(text)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"{log}:{place}: {name} is {text!r}; a number is wanted") from error
-                if math.isfinite(value):
-                    columns.setdefault(name, []).append((step, value))
+    found: dict[str, dict[float, float]] = {}
+    for log in logs_of(path):
+        with log.open(newline="", encoding="utf-8") as file:
+            for place, row in enumerate(csv.DictReader(file), start=2):
+                for name, step, value in numbers_of(row, f"{log}:{place}"):
+                    found.setdefault(name, {})[step] = value
+    columns = {name: sorted(points.items()) for name, points in found.items()}
     key = re.sub(r"^\d+(\.\d+)?-", "", path.name)
-    return StageLog(key, STAGES.get(key, key.replace("_", " ")), columns, (path / "backbone").is_dir())
+    return StageLog(key, STAGES.get(key, key.replace("_", " ")), columns, first_file(path, "finished.json") is not None)
+
+
+def numbers_of(row: Mapping[str, str | None], place: str) -> Iterator[tuple[str, float, float]]:
+    """(column, step, value) of one line of a log; what is no finite number is left out."""
+    if not row.get("step"):
+        return
+    for name, text in row.items():
+        if name in ("step", "epoch") or not text:
+            continue
+        try:
+            step, value = float(row["step"] or ""), float(text)
+        except ValueError as error:
+            raise ValueError(f"{place}: {name} is {text!r} at step {row['step']!r}; a number is wanted") from error
+        if math.isfinite(value):
+            yield name, step, value

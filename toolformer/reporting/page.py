@@ -15,6 +15,7 @@ from toolformer.reporting.tables import (
     Cell,
     Summary,
     cells,
+    choice,
     composability_lines,
     controls,
     number,
@@ -30,13 +31,16 @@ CAPTIONS = {
     "controls-masked": (
         "Does it read its gists? Masked names",
         "Same requests and weights, other gists. A model that reads falls to chance with foreign or zero gists. "
-        "Tool removed: how often it calls another tool instead.",
+        "Tool removed: how often it calls another tool instead. Diamond: what the pointer picks when it must.",
     ),
     "controls-plain": (
         "The same with plain names",
         "What foreign and zero gists keep above chance is what the names give away.",
     ),
-    "scaling": ("More tools on offer", "The needed tool is always among them, or never. Band: 95% interval."),
+    "scaling": (
+        "More tools on offer",
+        "Right tool: the needed one is among them. Calls anyway: it is not. Band: 95% interval.",
+    ),
     "false-calls": ("Calls where none is wanted", "By kind of request, plain names."),
     "gates": ("Gates", "tanh of each decoder layer's gate: 0 shuts the gists out."),
     "gists": ("Gists of different tools", "Near 1, all tools look the same to the decoder."),
@@ -88,6 +92,8 @@ def caption(name: str, stages: Sequence[StageLog]) -> tuple[str, str]:
     stage = stages[int(index) - 1].title
     if part == "loss":
         return f"Loss: {stage}", "Faint: as logged. Strong: moving average, with its last value. Dots: validation."
+    if "validation/nearest" in stages[int(index) - 1].columns:
+        return f"Validation: {stage}", "How often the gists nearest to the request are those of a tool it needs."
     return f"Validation: {stage}", "From generated answers on a small fixed set."
 
 
@@ -132,12 +138,14 @@ def results_html(run: Run, pictures: Sequence[Picture]) -> str:
     training = ("loss-", "validation-", "gates", "gists")
     parts = [figures_html(p for p in pictures if not p.name.startswith(training))]
     parts.append(html_table(("split", "names", "decoding", *COLUMNS.values()), *real_rows(found)))
-    rows = {split_title(cell.split): rows_line(cell.summary) for cell in found if cell.memory == "real"}
-    parts.append(f'<p class="quiet">{escape("; ".join(f"{split}: {line}" for split, line in rows.items()))}.</p>')
+    rows = {f"{split_title(c.split)}, {c.variant}": rows_line(c.summary) for c in found if c.memory == "real"}
+    items = "".join(f"<li>{escape(f'{place}: {line}')}</li>" for place, line in rows.items())
+    parts.append(f"<details><summary>How many requests</summary><ul>{items}</ul></details>")
     judged = list(control_rows(found))
     if judged:
         head = ("split", "names", "decoding", "its gists", "foreign", "zero", "chance", "tool removed: calls anyway")
-        parts.append("<p>The same requests and weights with other gists (TSA; last column FPR):</p>")
+        note = "; in brackets: the tool the pointer picks when it must call one" if "[" in str(judged) else ""
+        parts.append(f"<p>The same requests and weights with other gists (TSA; last column FPR{note}):</p>")
         parts.append(html_table(head, judged, [i for i in range(1, len(judged)) if judged[i][0]]))
     facts = [line for line in composability_lines(run.metrics) if line]
     if facts:
@@ -172,7 +180,7 @@ def control_rows(found: Sequence[Cell]) -> Iterator[list[object]]:
         first = before != (c.split, c.variant)
         before = (c.split, c.variant)
         place = [split_title(c.split), c.variant] if first else ["", ""]
-        own = [interval_cell(summary, "tsa") for summary in (c.real, c.foreign, c.zero)]
+        own = [Raw(interval_cell(s, "tsa") + f"<small>{choice(s)}</small>") for s in (c.real, c.foreign, c.zero)]
         yield [*place, c.decoding, *own, c.chance, interval_cell(c.missing, "fpr")]
 
 
@@ -206,6 +214,9 @@ def provenance_html(run: Run) -> str:
         parts.append(definitions(run.metrics["provenance"]))
     else:
         parts.append("<p>No provenance was recorded, since nothing was evaluated.</p>")
+    if run.metrics.get("calibration"):
+        calibration = definitions(run.metrics["calibration"])
+        parts.append(f"<details><summary>Calibration of the pointer</summary>{calibration}</details>")
     if run.metrics.get("timing"):
         parts.append(f"<details><summary>Times</summary>{definitions(run.metrics['timing'])}</details>")
     if run.settings:

@@ -89,7 +89,7 @@ def control_figure(metrics: Mapping[str, Any], variant: str, theme: Theme) -> Fi
     if not any(set(memories) - {"real"} for memories in by_decoding.values()):
         return None
     words = {"real": "its gists", "foreign": "foreign gists", "zero": "zero gists", "missing": "tool removed"}
-    bars: list[tuple[float, str, str, tuple[float, float, float] | None]] = []
+    bars: list[tuple[float, str, str, tuple[float, float, float] | None, float | None]] = []
     heads: list[tuple[float, str]] = []
     y = 0.0
     for decoding in in_order(by_decoding, DECODINGS):
@@ -97,11 +97,24 @@ def control_figure(metrics: Mapping[str, Any], variant: str, theme: Theme) -> Fi
         y += 0.85
         for memory in in_order(by_decoding[decoding], MEMORIES):
             metric = "fpr" if memory == "missing" else "tsa"
-            bars.append((y, memory, words.get(memory, memory), measured(by_decoding[decoding][memory], metric)))
+            summary = by_decoding[decoding][memory]
+            forced = None if memory == "missing" else number(summary, "choice")
+            bars.append((y, memory, words.get(memory, memory), measured(summary, metric), forced))
             y += 0.8
         y += 0.35
     figure, axes = canvas(theme, 0.75 + 0.235 * y)
-    for place, memory, _, point in bars:
+    for place, memory, _, point, forced in bars:
+        if forced is not None:
+            axes.plot(
+                forced,
+                place,
+                "D",
+                color=theme.ink,
+                markersize=4.5,
+                markerfacecolor=theme.paper,
+                zorder=4,
+                clip_on=False,
+            )
         if point is None:
             axes.text(0.01, place, "not measured", color=theme.muted, fontsize=8.5, va="center")
             continue
@@ -111,7 +124,8 @@ def control_figure(metrics: Mapping[str, Any], variant: str, theme: Theme) -> Fi
                   hatch="////" if gone else None, linewidth=1)  # fmt: skip
         axes.plot([low, high], [place, place], color=theme.ink, linewidth=1.2, solid_capstyle="butt")
         text = f"{value:.2f}" + (" call anyway" if gone else "")
-        axes.text(max(high, value) + 0.012, place, text, color=theme.ink, fontsize=9, va="center",
+        end = max(high, value, -1 if forced is None else forced + 0.012)
+        axes.text(end + 0.012, place, text, color=theme.ink, fontsize=9, va="center",
                   bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6})  # fmt: skip
     for place, decoding in heads:
         beside(axes, 0, place, -5, decoding, theme.ink, 10, ha="right", fontweight="bold")
@@ -124,7 +138,7 @@ def control_figure(metrics: Mapping[str, Any], variant: str, theme: Theme) -> Fi
         axes.axvline(chance, color=theme.ink, linewidth=1.1, linestyle=(0, (4, 2)), zorder=0.9)
         axes.text(chance, 1.0, f"chance {chance:.3f}", transform=axes.get_xaxis_transform(), color=theme.ink,
                   fontsize=8.5, ha="center", va="bottom")  # fmt: skip
-    axes.set_yticks([place for place, *_ in bars], [text for _, _, text, _ in bars])
+    axes.set_yticks([place for place, *_ in bars], [text for _, _, text, *_ in bars])
     label_axes(axes, theme, f"right tool (TSA), {variant} names, {split_title(split or '')}")
     return figure
 
@@ -133,8 +147,8 @@ def scaling_figure(metrics: Mapping[str, Any], theme: Theme) -> Figure | None:
     """TSA with the target among 5 to 200 tools, and false calls where it is absent."""
     points = (metrics.get("composability") or {}).get("scaling") or []
     lines = {
-        "present": ("tsa", "right tool, when it is there", theme.blue, "o"),
-        "absent": ("fpr", "calls, when it is not", theme.purple, "s"),
+        "present": ("tsa", "right tool", theme.blue, "o"),
+        "absent": ("fpr", "calls anyway", theme.purple, "s"),
     }
     figure, axes = canvas(theme)
     ends = []
@@ -146,17 +160,13 @@ def scaling_figure(metrics: Mapping[str, Any], theme: Theme) -> Figure | None:
         x = [f[0] for f in found]
         axes.fill_between(x, [f[2] for f in found], [f[3] for f in found], color=colour, alpha=0.2, linewidth=0)
         axes.plot(x, [f[1] for f in found], color=colour, marker=marker, markersize=5, linewidth=2)
-        ends.append((x[-1], found[-1][1], f"{found[-1][1]:.2f}", colour))
-        below = key == "present"
-        half = found[: (len(found) + 1) // 2]
-        place = (x[0], min(f[2] for f in half)) if below else (x[-1], max(f[3] for f in found))
-        axes.annotate(title, place, xytext=(0, -5 if below else 5), textcoords="offset points", color=colour,
-                      fontsize=9.5, ha="left" if below else "right", va="top" if below else "bottom")  # fmt: skip
+        ends.append((x[-1], found[-1][1], f"{title} {found[-1][1]:.2f}", colour))
     if not ends:
         return None
-    counts = sorted({p["tools"] for p in points})
-    axes.plot(counts, [1 / n for n in counts], color=theme.muted, linewidth=1.1, linestyle=(0, (4, 2)))
-    ends.append((counts[-1], 1 / counts[-1], "chance", theme.muted))
+    chances = {p["tools"]: number(p.get("present"), "chance") or 1 / p["tools"] for p in points}
+    counts = sorted(chances)
+    axes.plot(counts, [chances[n] for n in counts], color=theme.muted, linewidth=1.1, linestyle=(0, (4, 2)))
+    ends.append((counts[-1], chances[counts[-1]], f"chance {chances[counts[-1]]:.2f}", theme.muted))
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(counts, [str(n) for n in counts])

@@ -126,14 +126,29 @@ def table(metrics: Mapping[str, Any]) -> str:
 def control_lines(found: Sequence[Cell]) -> list[str]:
     """The controls as text: TSA with other gists on the same requests, and calls where the tool was removed."""
     rows = [
-        (f"{c.split}, {c.variant}, {c.decoding}", with_interval(c.real, "tsa"), with_interval(c.foreign, "tsa"),
-         with_interval(c.zero, "tsa"), c.chance, with_interval(c.missing, "fpr"))
+        (
+            f"{c.split}, {c.variant}, {c.decoding}",
+            *(with_interval(summary, "tsa") + choice(summary) for summary in (c.real, c.foreign, c.zero)),
+            c.chance,
+            with_interval(c.missing, "fpr"),
+        )
         for c in controls(found)
-    ]  # fmt: skip
+    ]
     if not rows:
         return []
     head = ("controls (TSA)", "its gists", "foreign gists", "zero gists", "chance", "tool removed: calls anyway")
-    return ["", *aligned([head, *rows])]
+    note = (
+        ["[ ] = the tool the pointer picks when it must call one"]
+        if any("[" in cell for row in rows for cell in row)
+        else []
+    )
+    return ["", *aligned([head, *rows]), *note]
+
+
+def choice(summary: Summary | None) -> str:
+    """What the pointer picks when it may not say "no call", in brackets; empty where nothing pointed."""
+    value = number(summary, "choice")
+    return "" if value is None else f" [{value:.3f}]"
 
 
 class Control(NamedTuple):
@@ -186,6 +201,7 @@ def composability_lines(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"hot swap           other tools' gists {same}; the call follows the edit "
             f"{with_interval(swap, 'follows_edit')} ({swap.get('rows', 0)} rows)"
+            + (f", with the old gists {with_interval(swap, 'stale')}" if swap.get("stale") else "")
         )
     return ["", *lines] if lines else []
 

@@ -83,7 +83,11 @@ def canvas(theme: Theme, height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def label_axes(axes: Axes, theme: Theme, x: str, y: str = "") -> None:
-    """Axis titles in the report's text size; the y title stands over the axis, upright."""
+    """Axis titles in the report's text size; the y title stands over the axis, upright. Steps are whole numbers."""
+    if x.startswith("step"):
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.set_xlabel(x, color=theme.muted, fontsize=9.5)
     if y:
         axes.set_title(y, color=theme.muted, fontsize=9.5, loc="left", pad=8)

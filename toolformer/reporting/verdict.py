@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from toolformer.reporting.tables import SPLITS, Summary, number, split_title
+from toolformer.reporting.tables import DECODINGS, SPLITS, Summary, number, split_title
 
+CONTROLS = ("foreign", "zero")
 TOLERANCE = 0.05  # how far above chance a control may lie before something other than the gists is at work
 
 
@@ -39,43 +40,52 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict:
     split = hardest(metrics)
     variants = metrics.get("splits", {}).get(split, {})
     variant = "masked" if "masked" in variants else next(iter(variants), None)
-    decoding = best_decoding(variants.get(variant, {}))
+    by_decoding = {n: m for n, m in variants.get(variant, {}).items() if number(m.get("real"), "tsa") is not None}
+    decoding = next((name for name in reversed(DECODINGS) if name in by_decoding), next(iter(by_decoding), None))
     if split is None or decoding is None:
         return Verdict("unknown", "Not evaluated yet", "There are no results to judge.")
-    memories = variants[variant][decoding]
+    memories = by_decoding[decoding]
     real, chance = number(memories["real"], "tsa"), number(memories["real"], "chance")
-    controls = {name: number(memories.get(name), "tsa") for name in ("foreign", "zero")}
-    known = {name: value for name, value in controls.items() if value is not None}
     assert real is not None
+    controls = {name: v for name in CONTROLS if (v := number(memories.get(name), "tsa")) is not None}
     where = f"{variant} names, {split_title(split)}, {decoding}".capitalize()
     numbers = f"{where}: the right tool for {real:.2f} with its gists" + "".join(
-        f", {v:.2f} with {n} ones" for n, v in known.items()
+        f", {v:.2f} with {name} ones" for name, v in controls.items()
     )
     numbers += "" if chance is None else f", chance {chance:.3f}"
-    if not known or chance is None:
+    if len(controls) < len(CONTROLS) or chance is None:
         return Verdict(
-            "unknown", "Not shown to read its gists", f"{numbers}; no control was run, so this proves nothing."
+            "unknown", "Not shown to read its gists", f"{numbers}; a control was not run, so this proves little."
         )
     low = number(memories["real"], "tsa", "low")
-    bound = max(*known.values(), chance)
-    if (real if low is None else low) <= bound:
-        return Verdict(
-            "fails",
-            "Does not read its gists",
-            f"{numbers}. Its own gists do no better than {'gists of other tools' if 'foreign' in known else 'none'}, "
-            "so whatever it gets right it does not get from them.",
-        )
-    leaks = {name: value for name, value in known.items() if value > chance + TOLERANCE}
-    if leaks:
-        name, value = max(leaks.items(), key=lambda item: item[1])
-        return Verdict(
-            "leaks",
-            "Reads its gists, but not only them",
-            f"{numbers}. {name.capitalize()} gists stay {value - chance:.2f} above chance: something else helps.",
-        )
+    sure = real if low is None else low
+    if sure <= max(controls.values()):
+        why = "Its own gists do no better than wrong ones, so whatever it gets right it does not get from them."
+        return Verdict("fails", "Does not read its gists", f"{numbers}. {why}")
+    if sure <= chance + TOLERANCE:
+        return Verdict("fails", "Does not read its gists", f"{numbers}. That is not clearly above chance.")
+    if leak := worst_leak(memories, chance):
+        return Verdict("leaks", "Reads its gists, but not only them", f"{numbers}. {leak}: something else helps.")
     if variant != "masked":
         return Verdict("unknown", "Not shown to read its gists", f"{numbers}; names were not masked, and names leak.")
     return Verdict("reads", "Reads its gists", f"{numbers}.")
+
+
+def worst_leak(memories: Mapping[str, Summary], chance: float) -> str:
+    """The control that lies furthest above its chance, if any lies clearly above it.
+
+    ``choice`` is what the pointer picks when it may not say "no call": a model that merely falls silent under wrong
+    gists has a TSA of 0 there, and could still know the tool.
+    """
+    found = []
+    for name in CONTROLS:
+        own = number(memories[name], "chance")
+        for metric, words in (("tsa", "gists stay"), ("choice", "gists, when it must choose, stay")):
+            value = number(memories[name], metric)
+            if value is not None:
+                found.append((value - (chance if own is None else own), f"{name.capitalize()} {words}"))
+    gain, words = max(found)
+    return f"{words} {gain:.2f} above chance" if gain > TOLERANCE else ""
 
 
 def plain_sentence(metrics: Mapping[str, Any]) -> str:

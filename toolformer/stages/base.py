@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from toolformer.data.batches import CallBatch, ToolBatch, collate_calls
+from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
 from toolformer.model.losses import linear_cross_entropy
@@ -32,6 +32,7 @@ class Stage(L.LightningModule):
         warmup_steps: optimiser steps of linear warm-up, then a cosine to ``lr * lr_floor`` at ``trainer.max_steps``.
         optimizer: ``adamw`` or ``muon``.
         freeze: patterns of parameter names (``decoder.layers.*.mlp.*``) that this stage leaves alone.
+        length_buckets: a batch is computed in so many parts of like length: less padding, the same result.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Stage(L.LightningModule):
         optimizer: str = "adamw",
         weight_decay: float = 0.01,
         freeze: Sequence[str] = (),
+        length_buckets: int = 1,
     ):
         super().__init__()
         self.model, self.prompts = model, prompts
         self.lr, self.lr_floor, self.warmup_steps = lr, lr_floor, warmup_steps
-        self.optimizer_name, self.weight_decay = optimizer, weight_decay
+        self.optimizer_name, self.weight_decay, self.buckets = optimizer, weight_decay, length_buckets
         freeze_parameters(model, freeze)
         self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
 
@@ -59,7 +61,7 @@ class Stage(L.LightningModule):
 
     def training_step(self, batch: CallBatch, batch_idx: int) -> Tensor:
         """One batch; logs every part."""
-        gists = self.model.encode_tools(batch.tools.ids, batch.tools.mask)
+        gists = encode_tools(self.model, batch.tools, self.buckets)
         parts = self.losses(batch, gists)
         self._examples += len(batch.input_ids) or len(batch.tools.ids)
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
@@ -94,7 +96,7 @@ class Stage(L.LightningModule):
     def validation_step(self, rows: Rows, batch_idx: int) -> None:
         """The same losses on fresh rows."""
         batch = self.to_device(collate_calls(rows, self.prompts))
-        parts = self.losses(batch, self.model.encode_tools(batch.tools.ids, batch.tools.mask))
+        parts = self.losses(batch, encode_tools(self.model, batch.tools, self.buckets))
         self.log_dict({f"validation/{name}": value for name, value in parts.items()}, batch_size=len(rows))
 
     def to_device(self, batch: CallBatch) -> CallBatch:
@@ -122,11 +124,33 @@ def freeze_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> None:
         parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
 
 
-def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor) -> Tensor:
+def encode_tools(model: ToolFormerMicro, tools: ToolBatch, buckets: int) -> Tensor:
+    """Gists ``(U, K, D)``, encoded in ``buckets`` of like length."""
+    parts = [
+        model.encode_tools(tools.ids[rows, :width], tools.mask[rows, :width])
+        for rows, width in length_buckets(tools.mask, buckets)
+    ]
+    return torch.cat(parts)
+
+
+def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> Tensor:
+    """Mean encoder output of each prompt ``(B, D)``, in ``buckets`` of like length."""
+    parts = [
+        model.encode_request(batch.prompt_ids[rows, :width], batch.prompt_mask[rows, :width])
+        for rows, width in length_buckets(batch.prompt_mask, buckets)
+    ]
+    return torch.cat(parts)
+
+
+def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor, buckets: int) -> Tensor:
     """Mean next-token loss of each schema, read from nothing but its own gists ``(U, K, D)``."""
-    memory, mask = model.memory(gists, torch.arange(len(gists), device=gists.device)[:, None])
-    states = model.decode(tools.rebuild_ids, memory=memory, memory_mask=mask).last_hidden_state
-    total, count = linear_cross_entropy(states[:, :-1], model.lm_head.weight, tools.rebuild_labels[:, 1:])
+    memory, memory_mask = model.memory(gists, torch.arange(len(gists), device=gists.device)[:, None])
+    states, labels = [], []
+    for rows, width in length_buckets(tools.rebuild_mask, buckets):
+        inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
+        states.append(model.decode(tools.rebuild_ids[rows, :width], **inputs).last_hidden_state[:, :-1].flatten(0, 1))
+        labels.append(tools.rebuild_labels[rows, 1:width].flatten())
+    total, count = linear_cross_entropy(torch.cat(states), model.lm_head.weight, torch.cat(labels))
     return total / count.clamp(min=1)
 
 

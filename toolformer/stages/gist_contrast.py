@@ -9,7 +9,7 @@ from toolformer.data.batches import CallBatch, collate_calls
 from toolformer.data.masking import Rows
 from toolformer.model.losses import info_nce
 from toolformer.model.modeling import ToolFormerMicro
-from toolformer.stages.base import Stage, needed_tools, rebuild_loss
+from toolformer.stages.base import Stage, encode_requests, needed_tools, rebuild_loss
 
 
 class GistContrast(Stage):
@@ -17,22 +17,32 @@ class GistContrast(Stage):
 
     Args:
         temperature: InfoNCE's tau.
-        rebuild_weight: of the auto-encoding loss.
+        rebuild_weight: of the auto-encoding loss, on every ``rebuild_every``-th batch.
         in_batch: the tools of other requests are negatives too; else only the row's own tools (its hard negatives).
     """
 
     def __init__(
-        self, model, prompts, *, temperature: float = 0.07, rebuild_weight: float = 0.1, in_batch: bool = True, **kw
+        self,
+        model,
+        prompts,
+        *,
+        temperature: float = 0.07,
+        rebuild_weight: float = 0.1,
+        rebuild_every: int = 1,
+        in_batch: bool = True,
+        **kw,
     ):
         super().__init__(model, prompts, **kw)
-        self.temperature, self.rebuild_weight, self.in_batch = temperature, rebuild_weight, in_batch
+        self.temperature, self.in_batch = temperature, in_batch
+        self.rebuild_weight, self.rebuild_every = rebuild_weight, rebuild_every
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """``contrast``, ``rebuild`` and their weighted sum."""
-        contrast = contrast_loss(self.model, batch, gists, self.temperature, self.in_batch)
+        request = encode_requests(self.model, batch, self.buckets)
+        contrast = contrast_loss(self.model, batch, request, gists, self.temperature, self.in_batch)
         parts = {"contrast": contrast, "loss": contrast}
-        if self.rebuild_weight:
-            parts["rebuild"] = rebuild_loss(self.model, batch.tools, gists)
+        if self.rebuild_weight and self.trainer.global_step % self.rebuild_every == 0:
+            parts["rebuild"] = rebuild_loss(self.model, batch.tools, gists, self.buckets)
             parts["loss"] = contrast + self.rebuild_weight * parts["rebuild"]
         return parts
 
@@ -62,14 +72,12 @@ def offered_tools(batch: CallBatch) -> Tensor:
 def contrast_loss(
     model: ToolFormerMicro,
     batch: CallBatch,
+    request: Tensor,
     gists: Tensor,
     temperature: float,
     in_batch: bool,
-    request: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE between the encoded requests ``(B, D)`` and the gists ``(U, K, D)`` of the batch."""
-    if request is None:
-        request = model.encode_request(batch.prompt_ids, batch.prompt_mask)
     needed = needed_tools(batch)
     allowed = torch.ones_like(needed) if in_batch else offered_tools(batch)
     return info_nce(model.embed_request(request), model.embed_tools(gists), needed, allowed, temperature)

@@ -60,7 +60,9 @@ def build_optimizer(
         return MuonAdamW(matrices, rest, lr=lr, weight_decay=weight_decay, betas=betas)
     if name == "adamw":
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        return AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+        optimizer = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+        optimizer._step_supports_amp_scaling = False  # let the trainer unscale and clip, as with any other optimiser
+        return optimizer
     raise ValueError(f"stage.optimizer is {name!r}; use adamw or muon")
 
 

@@ -13,4 +13,4 @@ class SchemaAutoEncoding(Stage):
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """One part: the schema's next-token loss."""
-        return {"loss": rebuild_loss(self.model, batch.tools, gists)}
+        return {"loss": rebuild_loss(self.model, batch.tools, gists, self.buckets)}

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
-from toolformer.data.batches import CallBatch
+from toolformer.calls import parse
+from toolformer.data.batches import CallBatch, length_buckets
+from toolformer.data.masking import Rows
+from toolformer.inference.engine import Engine, Request
+from toolformer.metrics import Row
+from toolformer.metrics.answers import ExactMatch
+from toolformer.metrics.selection import ToolSelectionAccuracy
 from toolformer.model.losses import linear_cross_entropy, pointer_loss
-from toolformer.stages.base import Stage, rebuild_loss
+from toolformer.stages.base import Stage, encode_requests, rebuild_loss
 from toolformer.stages.gist_contrast import contrast_loss
 
 
@@ -19,6 +26,7 @@ class ToolCalling(Stage):
         contrast_weight: of stage 1.5's loss.
         rebuild_weight: of stage 1's loss, on every ``rebuild_every``-th batch.
         temperature: InfoNCE's tau.
+        max_new_tokens: of an answer in validation.
     """
 
     def __init__(
@@ -31,31 +39,61 @@ class ToolCalling(Stage):
         rebuild_weight: float = 0.1,
         rebuild_every: int = 20,
         temperature: float = 0.07,
+        max_new_tokens: int = 160,
         **kw,
     ):
         super().__init__(model, prompts, **kw)
+        self.max_new_tokens = max_new_tokens
+        self.answers = MetricCollection({"tsa": ToolSelectionAccuracy(), "em": ExactMatch()}, compute_groups=False)
         self.pointer_weight, self.contrast_weight = pointer_weight, contrast_weight
         self.rebuild_weight, self.rebuild_every, self.temperature = rebuild_weight, rebuild_every, temperature
+
+    @torch.no_grad()
+    def validation_step(self, rows: Rows, batch_idx: int) -> None:
+        """Losses, and the answers themselves: decoded as users will (pointed where there is a pointer, else free)."""
+        super().validation_step(rows, batch_idx)
+        engine = Engine(self.model, self.prompts, max_new_tokens=self.max_new_tokens)
+        tools = list({tool.id: tool for _, row_tools in rows for tool in row_tools}.values())
+        place = {tool.id: i for i, tool in enumerate(tools)}
+        gists = engine.encode(tools)
+        requests = [Request(e.messages, offered, gists[[place[t.id] for t in offered]]) for e, offered in rows]
+        answers = engine.answer(requests, "free" if self.model.pointer is None else "pointed")
+        self.answers.update(
+            [Row(e.calls, parse(a.text), offered, e.stratum) for (e, offered), a in zip(rows, answers, strict=True)]
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """TSA and EM of all generated answers."""
+        for name, value in self.answers.compute().items():
+            self.log(f"validation/{name}", value)
+        self.answers.reset()
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """``call`` (next token), ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
         model = self.model
         memory, memory_mask = model.memory(gists, batch.tool_index)
-        states = model.decode(batch.input_ids, memory=memory, memory_mask=memory_mask).last_hidden_state
-        total, count = linear_cross_entropy(states[:, :-1], model.lm_head.weight, batch.labels[:, 1:])
+        states, labels, deciding = [], [], []
+        for rows, width in length_buckets(batch.attention_mask, self.buckets):
+            inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
+            read = model.decode(batch.input_ids[rows, :width], **inputs).last_hidden_state
+            at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
+            states.append(read[:, :-1].flatten(0, 1))
+            labels.append(batch.labels[rows, 1:width].flatten())
+            deciding.append(read.gather(1, at))
+        total, count = linear_cross_entropy(torch.cat(states), model.lm_head.weight, torch.cat(labels))
         parts = {"call": total / count.clamp(min=1)}
         weights = {"call": 1.0}
         needs_request = self.contrast_weight or (model.pointer is not None and model.pointer.query != "decoder")
-        request = model.encode_request(batch.prompt_ids, batch.prompt_mask) if needs_request else None
+        request = encode_requests(model, batch, self.buckets) if needs_request else None
         if model.pointer is not None and self.pointer_weight:
-            at = states.gather(1, batch.call_starts.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
-            parts["pointer"] = pointer_loss(model.point(at, request, gists, batch.tool_index), batch.call_targets)
+            scores = model.point(torch.cat(deciding), request, gists, batch.tool_index)
+            parts["pointer"] = pointer_loss(scores, batch.call_targets)
             weights["pointer"] = self.pointer_weight
         if self.contrast_weight:
-            parts["contrast"] = contrast_loss(model, batch, gists, self.temperature, True, request)
+            parts["contrast"] = contrast_loss(model, batch, request, gists, self.temperature, True)
             weights["contrast"] = self.contrast_weight
         if self.rebuild_weight and self.trainer.global_step % self.rebuild_every == 0:
-            parts["rebuild"] = rebuild_loss(model, batch.tools, gists)
+            parts["rebuild"] = rebuild_loss(model, batch.tools, gists, self.buckets)
             weights["rebuild"] = self.rebuild_weight
         parts["loss"] = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return parts

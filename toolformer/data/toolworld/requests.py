@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from toolformer.data.toolworld.lexicon import (
     Clause,
+    Family,
     Parameter,
     both_cases,
     fill,
@@ -151,6 +152,18 @@ def say(rng: Random, wt: WorldTool, clause: Clause, big_i: bool, *, without: str
     return Part(body, clause, call)
 
 
+def shadowed(text: str, clause: Clause, family: Family) -> bool:
+    """Whether a training clause with the same phrases would be a near-duplicate (half of the 5-grams in common)."""
+
+    def grams(request: str) -> set[tuple[str, ...]]:
+        words = words_of(request).split()
+        return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
+
+    lower, own = text.lower(), grams(text)
+    twins = (grams(lower.replace(clause.plain[0], other.plain[0])) for other in family.clauses if not other.held_out)
+    return any(2 * len(own & twin) >= len(own | twin) for twin in twins)
+
+
 def one_call(
     rng: Random, frames: Frames, voice: Voice, wt: WorldTool, *, noun: bool = False, without: str = ""
 ) -> Spoken | None:
@@ -168,7 +181,7 @@ def one_call(
     if "please" not in closer or "please" not in text:
         text += closer
     text = finish(rng, text, clause.question or opener[0].startswith(("can you", "could you", "would you", "will you")))
-    if bucket(text) not in voice.buckets:
+    if bucket(text) not in voice.buckets or (voice.clauses == (True,) and shadowed(text, clause, wt.family)):
         return None
     return Spoken((Message("user", text),), (call,), "", f"{wt.family.name}/{clause.index}/{opener[0]}")
 

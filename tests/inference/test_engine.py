@@ -1,0 +1,161 @@
+"""In: small real models. Out: whether decoding is what an uncached model would write, whatever the batch is."""
+
+import random
+
+import pytest
+import torch
+from tiny_caller import hand_made, prompts, random_model, rows, switch
+
+from toolformer.calls import Malformed, parse
+from toolformer.data.batches import pad
+from toolformer.inference.engine import DECODINGS, Answer, Engine, Request
+from toolformer.records import Message, Tool
+
+
+def requests(engine: Engine, n: int = 8) -> list[Request]:
+    """Rows with ragged numbers of tools, none among them."""
+    out = []
+    for i, (example, tools) in enumerate(rows()[:n]):
+        offered = tools[: (0, 6, 3, 1, 5)[i % 5]]
+        out.append(Request(example.messages, offered, engine.encode(offered)))
+    return out
+
+
+def texts(answers: list[Answer]) -> list[tuple[str, bool]]:
+    return [(answer.text, answer.finished) for answer in answers]
+
+
+@pytest.mark.parametrize("no_tool_gist", [False, True])
+def test_free_decoding_is_greedy_generation_without_a_cache(no_tool_gist):
+    model = random_model(ends=1.6, no_tool_gist=no_tool_gist)
+    engine = Engine(model, prompts(), batch_size=4, max_new_tokens=12)
+    asked = requests(engine, 8)
+    finished = 0
+    for request, answer in zip(asked, engine.answer(asked, "free"), strict=True):
+        ids, mask = pad([prompts().prompt(request.messages, room=12)])
+        memory, memory_mask = model.memory(request.gists, torch.arange(len(request.tools))[None])
+        written = model.generate(
+            ids, attention_mask=mask.long(), memory=memory, memory_mask=memory_mask,
+            do_sample=False, use_cache=False, max_new_tokens=12, eos_token_id=prompts().end, pad_token_id=0,
+        )[0, ids.shape[1] :].tolist()  # fmt: skip
+        assert answer.tokens == written
+        finished += answer.finished
+    assert 0 < finished < len(asked), "answers should end at different times"
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_batching_padding_and_compaction_change_nothing(decoding):
+    model = random_model(ends=1.6)
+    alone = Engine(model, prompts(), batch_size=1, max_new_tokens=14)
+    asked = requests(alone)
+    wanted = texts(alone.answer(asked, decoding))
+    assert len({text for text, _ in wanted}) > 3
+    for size in (3, 8):
+        engine = Engine(model, prompts(), batch_size=size, max_new_tokens=14)
+        assert texts(engine.answer(asked, decoding)) == wanted
+    order = list(range(len(asked)))
+    random.Random(0).shuffle(order)
+    answers = Engine(model, prompts(), batch_size=4, max_new_tokens=14).answer([asked[i] for i in order], decoding)
+    assert texts(answers) == [wanted[i] for i in order]
+
+
+@pytest.mark.parametrize("query", ["decoder", "both"])
+def test_every_pointed_decision_is_the_pointers(query):
+    """At each call start an uncached forward over all that was written gives the same choice."""
+    model = random_model(3, pointer_query=query)
+    tools = [switch(name) for name in ("lamp", "heater", "radio", "fan")]
+    engine = Engine(model, prompts(), max_new_tokens=120)
+    gists = engine.encode(tools)
+    with torch.no_grad():
+        model.pointer.no_call.mul_(2.0)
+    asked = [Request(example.messages, tools, gists) for example, _ in rows()[:4]]
+    decisions = 0
+    for request, answer in zip(asked, engine.answer(asked, "pointed"), strict=True):
+        assert answer.finished or not answer.text.startswith("<tool_call>")
+        calls = parse(answer.text)
+        names = [] if isinstance(calls, Malformed) else [call.name for call in calls]
+        prompt = prompts().prompt(request.messages, room=120)
+        ends = [i + 1 for i, token in enumerate(answer.tokens) if token == prompts().call_close]
+        for number, end in enumerate([0, *ends][: len(answer.choices)]):
+            ids = torch.tensor([prompt + answer.tokens[:end]])
+            index = torch.arange(len(tools))[None]
+            memory, memory_mask = model.memory(gists, index)
+            with torch.no_grad():
+                states = model.decode(ids, memory=memory, memory_mask=memory_mask).last_hidden_state[:, -1:]
+                asking = torch.tensor([prompt])
+                view = model.encode_request(asking, torch.ones_like(asking, dtype=torch.bool))
+                shares = model.point(states, view, gists, index)[0, 0].softmax(-1)
+            assert torch.allclose(shares, torch.tensor(answer.choices[number]).float(), atol=1e-4)
+            pick = int(shares.argmax())
+            if pick and number < engine.most_calls:
+                assert names[number] == tools[pick - 1].name
+                decisions += 1
+            else:
+                assert len(names) == number
+    assert decisions > 1
+
+
+def test_several_calls_and_their_limit():
+    model = hand_made()
+    tools = [switch("lamp"), switch("heater")]
+    for most in (1, 3):
+        engine = Engine(model, prompts(), most_calls=most, max_new_tokens=200)
+        asked = [Request([Message("user", "lamp please")], tools, engine.encode(tools))]
+        (answer,) = engine.answer(asked, "pointed")
+        calls = parse(answer.text)
+        assert answer.finished and [call.name for call in calls] == ["lamp"] * most
+        assert all(call.arguments["state"] in ("on", "off") for call in calls)
+        (answer,) = engine.answer(asked, "constrained")
+        assert answer.finished and 1 <= len(parse(answer.text)) <= most
+
+
+def test_the_bias_decides_on_the_first_call_alone():
+    model = hand_made()
+    tools = [switch("lamp"), switch("heater")]
+    engine = Engine(model, prompts(), max_new_tokens=60, most_calls=2, no_call_bias=1000.0)
+    asked = [Request([Message("user", "lamp please")], tools, engine.encode(tools))]
+    assert parse(engine.answer(asked, "pointed")[0].text) == []
+    engine.no_call_bias = -1000.0
+    assert len(parse(engine.answer(asked, "pointed")[0].text)) == 2
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_no_tools_at_all(decoding):
+    model = random_model()
+    engine = Engine(model, prompts(), max_new_tokens=10)
+    asked = [Request([Message("user", text)], [], engine.encode([])) for text in ("hello", "what a fine day")]
+    for answer in engine.answer(asked, decoding):
+        assert decoding == "free" or parse(answer.text) == []
+
+
+def test_each_tool_is_encoded_as_if_alone():
+    model = random_model()
+    engine = Engine(model, prompts())
+    tools = list({tool.id: tool for _, offered in rows()[:10] for tool in offered}.values())
+    together = engine.encode(tools, batch_size=7)
+    for tool, gists in zip(tools[:5], together, strict=False):
+        assert torch.allclose(engine.encode([tool])[0], gists, atol=1e-4)
+    assert engine.encode([]).shape == (0, 3, 32)
+
+
+def test_first_scores_are_what_the_first_decision_is_made_of():
+    model = random_model()
+    engine = Engine(model, prompts(), batch_size=3, max_new_tokens=2)
+    asked = requests(engine, 7)
+    for scores, answer in zip(engine.first_scores(asked), engine.answer(asked, "pointed"), strict=True):
+        assert torch.allclose(torch.tensor(scores).softmax(-1), torch.tensor(answer.choices[0]).float(), atol=1e-4)
+
+
+def test_pointed_needs_a_pointer():
+    model = random_model(pointer=False)
+    engine = Engine(model, prompts())
+    with pytest.raises(ValueError, match="the model has no pointer; use free or constrained"):
+        engine.answer([Request([Message("user", "hi")], [], engine.encode([]))], "pointed")
+
+
+def test_names_that_need_escapes_are_spelled_right():
+    tools = [Tool('say "hi" \\ ü', "Greets.", {"type": "object", "properties": {}})]
+    engine = Engine(hand_made(), prompts(), most_calls=1, max_new_tokens=80, no_call_bias=-1000.0)
+    for decoding in ("constrained", "pointed"):
+        (answer,) = engine.answer([Request([Message("user", "say hi")], tools, engine.encode(tools))], decoding)
+        assert [call.name for call in parse(answer.text)] == [tools[0].name]

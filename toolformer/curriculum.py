@@ -1,0 +1,45 @@
+"""In: a configuration of all stages. Out: a run folder with every stage, the final weights and their evaluation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from toolformer.cli import entry
+
+
+@entry("curriculum")
+def main(cfg: DictConfig, folder: Path) -> None:
+    """Trains the stages in order, each from the weights of the one before, then evaluates.
+
+    Examples:
+      python -m toolformer.curriculum experiment=demo
+      python -m toolformer.curriculum experiment=demo model.num_gists=2,4,8 --multirun
+      python -m toolformer.curriculum experiment=demo order=[tool_calling] name=no-curriculum
+    """
+    from hydra.utils import instantiate
+
+    from toolformer.train import build_model, prepare_process, run_stage
+
+    prepare_process(cfg)
+    unknown = [name for name in cfg.order if name not in cfg.stages]
+    if unknown or not cfg.order:
+        raise ValueError(f"order names {unknown or 'no stage'}; the stages are {', '.join(cfg.stages)}")
+    source = instantiate(cfg.data, _convert_="object")
+    weights = cfg.warm_start
+    for number, name in enumerate(cfg.order, start=1):
+        weights = run_stage(cfg, cfg.stages[name], folder / f"{number}-{name}", source, weights)
+    if (folder / "metrics.json").exists():
+        print("evaluation: finished before, taken as it is")
+        return
+    from toolformer.evaluation import evaluate
+
+    model, prompts = build_model(cfg, source, weights)
+    evaluate(model.eval(), prompts, source, folder / "evaluation", **cfg.evaluation)
+    shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""In: a trained model's folder. Out: a run folder with metrics.json and predictions.jsonl, and a table to read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from toolformer.cli import entry
+
+
+@entry("evaluate")
+def main(cfg: DictConfig, folder: Path) -> None:
+    """Scores a trained model on splits it never saw, under controls that show whether it reads its gists.
+
+    The data and the limits are those the checkpoint's run was trained with, unless data=... or split=... names others.
+
+    Examples:
+      python -m toolformer.evaluate checkpoint=outputs/demo
+      python -m toolformer.evaluate checkpoint=outputs/demo/3-tool_calling evaluation.rows=200 'evaluation.decodings=[pointed]'
+      python -m toolformer.evaluate checkpoint=some/save_pretrained/folder data=toolworld split=standard
+    """  # noqa: E501
+    import torch
+    import transformers
+    from hydra.utils import instantiate
+
+    from toolformer.evaluation import evaluate
+    from toolformer.inference.caller import find_backbone, load
+
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    transformers.utils.logging.disable_progress_bar()
+    cfg = with_run_settings(cfg)
+    print(f"model: {find_backbone(cfg.checkpoint)}", flush=True)
+    model, prompts = load(cfg.checkpoint)
+    prompts.schema_limit, prompts.length_limit = cfg.split.schema_limit, cfg.split.length_limit
+    model.config._attn_implementation = cfg.attention
+    device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    source = instantiate(cfg.data, _convert_="object")
+    evaluate(model.to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
+    shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
+
+
+def with_run_settings(cfg: DictConfig) -> DictConfig:
+    """The configuration with the groups ``data`` and ``split`` of the checkpoint's run where none were chosen."""
+    from toolformer.inference.caller import run_settings
+
+    run = run_settings(cfg.checkpoint) or {}
+    filled = OmegaConf.to_container(cfg, resolve=False)
+    for group, fallback in (("data", "toolworld"), ("split", "standard")):
+        if filled[group] is None:
+            if group not in run:
+                raise ValueError(
+                    f"{cfg.checkpoint}: no settings.yaml says which {group} it was trained with; "
+                    f"add {group}=..., e.g. {group}={fallback}"
+                )
+            filled[group] = run[group]
+    return OmegaConf.create(filled)
+
+
+if __name__ == "__main__":
+    main()

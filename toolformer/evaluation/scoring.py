@@ -1,0 +1,69 @@
+"""In: cases and the answers given to them. Out: the summary of their metrics, and one prediction a row for the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from toolformer.calls import Malformed, parse
+from toolformer.data.corpus import request
+from toolformer.evaluation.cases import Case
+from toolformer.inference.engine import Answer
+from toolformer.metrics import Row, row_outcome, summary, wilson
+from toolformer.records import call_to_json
+
+Measured = dict[str, float | int | None]
+
+
+def rate(hits: int, n: int) -> Measured:
+    """A share with Wilson's 95% interval; None where n is 0."""
+    if n == 0:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    low, high = wilson(hits, n)
+    return {"value": hits / n, "low": low, "high": high, "n": n}
+
+
+def judged(case: Case, answer: Answer) -> Row:
+    """What the metrics see of a case."""
+    return Row(case.example.calls, parse(answer.text), case.tools, case.example.stratum, request(case.example))
+
+
+def summarised(asked: Sequence[Case], answers: Sequence[Answer], rows: Sequence[Row], seed: int) -> dict[str, Measured]:
+    """All metrics of one memory; cut answers, and where the pointer decided, its choice, beside them."""
+    found = summary(rows, seed)
+    found["truncated"] = rate(sum(not answer.finished for answer in answers), len(answers))
+    if any(answer.choices for answer in answers):
+        found["choice"] = choice(asked, answers)
+    return found
+
+
+def choice(asked: Sequence[Case], answers: Sequence[Answer]) -> Measured:
+    """How often the pointer's best tool at the first decision is the one the first gold call names.
+
+    "No call" is left aside, so abstaining cannot hide a leak nor a success: without gists this is chance.
+    """
+    hits, n = 0, 0
+    for case, answer in zip(asked, answers, strict=True):
+        if case.example.calls:
+            shares = answer.choices[0][1:]
+            best = max(range(len(shares)), key=shares.__getitem__)
+            hits += case.tools[best].name == case.example.calls[0].name
+            n += 1
+    return rate(hits, n)
+
+
+def prediction(case: Case, answer: Answer, row: Row) -> dict[str, Any]:
+    """One line of predictions.jsonl, but for where it belongs."""
+    out: dict[str, Any] = {
+        "id": case.example.id,
+        "request": request(case.example),
+        "gold": [call_to_json(call) for call in case.example.calls],
+    }
+    if isinstance(row.predicted, Malformed):
+        out["malformed"] = f"{row.predicted.reason} at {row.predicted.position}"
+    else:
+        out["predicted"] = [call_to_json(call) for call in row.predicted]
+    out |= {"text": answer.text, "tools": [tool.name for tool in case.tools], "stratum": case.example.stratum}
+    if not answer.finished:
+        out["truncated"] = True
+    return out | {"outcome": row_outcome(row)}
