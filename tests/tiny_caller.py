@@ -70,7 +70,7 @@ def random_model(seed: int = 0, ends: float = 1.0, **changes) -> ToolFormerMicro
 
 
 class Reader(ToolFormerMicro):
-    """A bag of words, rare ones counting more, is the gist of a schema and the view of a request."""
+    """Gist of a schema, and view of a request, is a bag of the words that descriptions use; rare ones count more."""
 
     def encode_tools(self, tool_ids, tool_mask):
         weight = tool_mask[..., None].to(self.embed_tokens.weight.dtype)
@@ -94,12 +94,12 @@ def hand_made(kind: type[Reader] = Reader) -> ToolFormerMicro:
     size = 192
     model = kind(config(hidden_size=size, pointer_size=size, pointer_query="encoder")).eval()
     tokenizer = prompts().tokenizer
-    count = Counter(token for _, tools in rows() for tool in tools for token in set(prompts().schema(tool)))
-    total = sum(len(tools) for _, tools in rows())
+    words = [prompts().ids(tool.description) for _, tools in rows() for tool in tools]
+    count = Counter(token for text in words for token in set(text))
+    known = [math.log((1 + len(words)) / (1 + count[i])) if count[i] else 0.0 for i in range(len(tokenizer))]
     with torch.no_grad():
         directions = nn.functional.normalize(torch.randn(len(tokenizer), size), dim=-1)
-        rare = torch.tensor([math.log((1 + total) / (1 + count[i])) ** 2 for i in range(len(tokenizer))])
-        model.embed_tokens.weight.copy_(directions * rare[:, None])
+        model.embed_tokens.weight.copy_(directions * torch.tensor(known)[:, None])
         model.pointer.proj.weight.copy_(torch.eye(size))
         model.pointer.no_call.zero_()
         model.lm_head = nn.Linear(size, len(tokenizer))
@@ -112,8 +112,8 @@ def _closing(tokenizer, token: int) -> float:
     """The fewer characters, and the more of them close something, the better."""
     text = tokenizer.decode([token])
     if token in (prompts().end, prompts().call_open, prompts().call_close):
-        return 9.0
-    return 5.0 * ("}" in text) + 3.0 * ('"' in text or "]" in text) - 0.1 * len(text)
+        return 12.0
+    return 6.0 * text.startswith(('"', "]")) + 3.0 * ("}" in text) - 0.1 * len(text)
 
 
 def switch(name: str, *, description: str = "", options: int = 2) -> Tool:

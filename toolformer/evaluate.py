@@ -22,15 +22,15 @@ def main(cfg: DictConfig, folder: Path) -> None:
       python -m toolformer.evaluate checkpoint=some/save_pretrained/folder data=toolworld split=standard
     """  # noqa: E501
     import torch
-    import transformers
     from hydra.utils import instantiate
+    from transformers.utils import logging
 
     from toolformer.evaluation import evaluate
     from toolformer.inference.caller import find_backbone, load
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()
     cfg = with_run_settings(cfg)
     print(f"model: {find_backbone(cfg.checkpoint)}", flush=True)
     model, prompts = load(cfg.checkpoint)
@@ -47,7 +47,8 @@ def with_run_settings(cfg: DictConfig) -> DictConfig:
     from toolformer.inference.caller import run_settings
 
     run = run_settings(cfg.checkpoint) or {}
-    filled = OmegaConf.to_container(cfg, resolve=False)
+    filled = cfg.copy()
+    OmegaConf.set_struct(filled, False)
     for group, fallback in (("data", "toolworld"), ("split", "standard")):
         if filled[group] is None:
             if group not in run:
@@ -56,7 +57,7 @@ def with_run_settings(cfg: DictConfig) -> DictConfig:
                     f"add {group}=..., e.g. {group}={fallback}"
                 )
             filled[group] = run[group]
-    return OmegaConf.create(filled)
+    return filled
 
 
 if __name__ == "__main__":

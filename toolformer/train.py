@@ -114,7 +114,7 @@ def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | Non
             f"{warm_start or 'model'}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
             "take the tokenizer that was saved with the weights"
         )
-    model.config._attn_implementation = cfg.attention
+    model.set_attn_implementation(cfg.attention)
     return model, Prompts(tokenizer, **limits)
 
 

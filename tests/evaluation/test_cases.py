@@ -7,14 +7,14 @@ from tiny_caller import hand_made, prompts, rows, world
 
 from toolformer.evaluation import calibrate
 from toolformer.evaluation.calibration import GRID
-from toolformer.evaluation.cases import cases, distinct_tools, foreign, split_rows, varied
+from toolformer.evaluation.cases import Gists, cases, distinct_tools, foreign, split_rows, varied
 from toolformer.evaluation.provenance import code, command
 from toolformer.inference.engine import Engine
 
 
 def test_the_right_tool_stands_in_every_place_alike():
     counts: Counter[int] = Counter()
-    for example, tools in split_rows(world(), "test_unseen", 400, 8, seed=0):
+    for example, tools in split_rows(world(), "test_unseen", 300, 8, seed=0):
         if example.calls:
             counts[[tool.name for tool in tools].index(example.calls[0].name)] += 1
     assert set(counts) == set(range(8))
@@ -58,9 +58,8 @@ def test_the_missing_tool_is_missing():
 def test_calibration_keeps_its_limit_and_does_not_touch_the_engine():
     engine = Engine(hand_made(), prompts(), batch_size=64)
     held = split_rows(world(), "validation", 80, 8, seed=0)
-    asked = engine.first_scores  # one forward a batch, nothing decoded
     found = {limit: calibrate(engine, held, most_false=limit) for limit in (0.0, 0.3, 1.0)}
-    assert engine.no_call_bias == 0.0 and asked == engine.first_scores
+    assert engine.no_call_bias == 0.0
     biases = [found[limit]["no_call_bias"] for limit in (0.0, 0.3, 1.0)]
     accuracies = [found[limit]["tsa"] for limit in (0.0, 0.3, 1.0)]
     assert biases == sorted(biases, reverse=True) and accuracies == sorted(accuracies)
@@ -74,8 +73,6 @@ def test_a_calibrated_bias_gives_the_rate_it_promised():
     held = split_rows(world(), "validation", 60, 8, seed=0)
     promised = calibrate(engine, held, most_false=0.2)
     engine.no_call_bias = promised["no_call_bias"]
-    from toolformer.evaluation.cases import Gists
-
     gists = Gists(engine, distinct_tools(held))
     answers = engine.answer([gists.request(case) for case in cases(held, "real", [], 0)], "pointed")
     called = [a.choices[0].index(max(a.choices[0])) > 0 for (e, _), a in zip(held, answers, strict=True) if not e.calls]

@@ -1,6 +1,6 @@
-"""In: hand-made models that read their gists, or ignore them. Out: whether the evaluation tells them apart, and its files.
+"""In: hand-made models that read or ignore their gists. Out: whether the evaluation tells them apart; its files.
 
-The reader goes by the words of schema and request, so it needs no names; the deaf one gets the same gists for every tool.
+The reader goes by the words of schema and request and needs no names; the deaf one gets the same gists for every tool.
 """
 
 import inspect
@@ -15,18 +15,17 @@ from tiny_caller import Deaf, Reader, hand_made, prompts, world
 from toolformer.calls import Malformed, parse
 from toolformer.evaluation import evaluate, reads_gists
 from toolformer.evaluation.run import console
-from toolformer.metrics import Row, summary
 from toolformer.records import call_from_json
 
 SMALL: dict[str, Any] = {
     "splits": ["test_unseen"],
-    "rows": 40,
-    "control_rows": 40,
+    "rows": 24,
+    "control_rows": 16,
     "calibration_rows": 0,
     "composability": {"tools": [4, 12], "rows": 8},
     "timing_rows": 2,
-    "max_new_tokens": 70,
-    "most_calls": 2,
+    "max_new_tokens": 60,
+    "most_calls": 1,
     "progress": False,
 }
 
@@ -37,9 +36,9 @@ def scored(tmp_path_factory) -> tuple[dict[str, Any], Path]:
     return evaluate(hand_made(), prompts(), world(), folder, **SMALL), folder
 
 
-def test_a_model_that_reads_passes_and_one_that_ignores_its_gists_fails(scored, tmp_path):
-    settings = {**SMALL, "variants": ["masked"], "decodings": ["pointed"], "rows": 120, "control_rows": 120}
-    settings |= {"timing_rows": 0, "composability": {"tools": [], "rows": 0}, "most_calls": 1}
+def test_a_model_that_reads_passes_and_one_that_ignores_its_gists_fails(tmp_path):
+    settings = {**SMALL, "variants": ["masked"], "decodings": ["pointed"], "memories": ["real", "foreign", "zero"]}
+    settings |= {"timing_rows": 0, "composability": {"tools": [], "rows": 0}, "rows": 150, "control_rows": 150}
     for kind, reads in ((Reader, True), (Deaf, False)):
         metrics = evaluate(hand_made(kind), prompts(), world(), tmp_path / kind.__name__, **settings)
         verdict, why = reads_gists(metrics)
@@ -48,8 +47,8 @@ def test_a_model_that_reads_passes_and_one_that_ignores_its_gists_fails(scored, 
         chance = pointed["real"]["chance"]["value"]
         for memory in ("foreign", "zero"):
             choice = pointed[memory]["choice"]
-            assert choice["low"] <= chance <= choice["high"], (kind, memory, choice)
-        assert (pointed["real"]["choice"]["low"] > chance + 0.2) is reads
+            assert choice["low"] <= chance <= choice["high"], (memory, choice)
+        assert (pointed["real"]["choice"]["low"] > chance + 0.1) is reads
 
 
 def test_the_form_of_the_metrics(scored):
@@ -65,9 +64,9 @@ def test_the_form_of_the_metrics(scored):
                 assert ("choice" in found) == (decoding == "pointed")
                 assert found["truncated"]["n"] == found["tsa"]["n"] + found["fpr"]["n"]
                 assert (found["tsa"]["n"] == 0) == (memory == "missing")
-                assert memory != "missing" or found["fpr_tool_missing"]["n"] == found["fpr"]["n"] > 20
+                assert memory != "missing" or found["fpr_tool_missing"]["n"] == found["fpr"]["n"] > 10
     known = metrics["provenance"]
-    assert known["settings"]["rows"] == 40 and len(known["fingerprint"]) == len(known["model"]) == 16
+    assert known["settings"]["rows"] == 24 and len(known["fingerprint"]) == len(known["model"]) == 16
     assert {"commit", "dirty", "command", "packages", "python"} <= set(known)
     assert "test_unseen, masked names" in console(metrics, folder) and str(folder) in console(metrics, folder)
 
@@ -111,7 +110,7 @@ def test_constrained_and_pointed_answers_are_valid_unless_cut(scored):
             assert "malformed" not in row and outcome["valid_calls"] == len(row["predicted"]), row
             assert outcome["unknown_names"] == outcome["unknown_keys"] == outcome["missing_required"] == 0
             checked += len(row["predicted"])
-    assert checked > 100
+    assert checked > 40
 
 
 def test_composability(scored):
@@ -133,25 +132,13 @@ def test_composability(scored):
 
 
 def test_a_second_run_writes_the_same_rows(scored, tmp_path):
-    small = {**SMALL, "rows": 10, "control_rows": 5, "timing_rows": 0, "composability": {"tools": [], "rows": 0}}
+    small = {**SMALL, "rows": 6, "control_rows": 3, "timing_rows": 0, "composability": {"tools": [], "rows": 0}}
     for name, batch_size in (("a", 64), ("b", 3)):
         evaluate(hand_made(), prompts(), world(), tmp_path / name, **small, batch_size=batch_size)
     one, two = ((tmp_path / name / "predictions.jsonl").read_text() for name in "ab")
     assert one == two
     longer = (scored[1] / "predictions.jsonl").read_text()
     assert [line for line in one.splitlines() if '"memory": "real"' in line and '"plain"' in line][0] in longer
-
-
-def test_summaries_agree_with_the_metrics_package(scored):
-    row = next(r for r in map(json.loads, (scored[1] / "predictions.jsonl").open()) if r["gold"] and "predicted" in r)
-    gold = [call_from_json(call) for call in row["gold"]]
-    assert summary([Row(gold, gold, _tools(row), "", "")])["tsa"]["value"] == 1.0
-
-
-def _tools(row):
-    from toolformer.records import Tool
-
-    return [Tool(name, "", {"type": "object", "properties": {}}) for name in row["tools"]]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ class Batches(Dataset[CallBatch]):
         self.batch_size, self.pool_size = batch_size, pool_size
         self.tools_per_request, self.mask_share = tools_per_request, mask_share
 
-    def __getitem__(self, step: int) -> CallBatch:
+    def __getitem__(self, index: int) -> CallBatch:
+        step = index
         rng = random.Random(f"{self.seed}:{step}")
         if self.batch_size == 0:
             tools = self.source.tools(step, self.pool_size)
@@ -130,6 +131,7 @@ class StageData(L.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """All batches of the stage, as one epoch."""
+        assert self.trainer is not None  # Lightning attaches it
         total = self.trainer.max_steps * self.trainer.accumulate_grad_batches
         rank, world = self.trainer.global_rank, self.trainer.world_size
         return ResumableLoader(self.batches, total, rank=rank, world=world, workers=self.workers)
@@ -137,4 +139,5 @@ class StageData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Rows]:
         """Chunks of rows, still as records: the stage generates answers for them."""
         rows = split_rows(self.batches.source, "validation")[: self.validation_rows]
-        return DataLoader([rows[i : i + 64] for i in range(0, len(rows), 64)], batch_size=None)
+        chunks: Any = [rows[i : i + 64] for i in range(0, len(rows), 64)]
+        return DataLoader(chunks, batch_size=None)

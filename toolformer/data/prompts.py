@@ -77,6 +77,7 @@ class Prompts:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         while True:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            assert isinstance(text, str)  # as ``tokenize`` is off
             ids = self.ids(text)
             if len(ids) + room <= self.length_limit:
                 return ids
@@ -103,7 +104,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: no such tokenizer folder")
     try:
-        return AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         why = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: no readable tokenizer ({why}); give a folder with tokenizer files") from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer

@@ -60,8 +60,8 @@ class ToolCaller:
         max_new_tokens: int = 256,
     ):
         self.engine = Engine(model.eval(), prompts, no_call_bias=no_call_bias, max_new_tokens=max_new_tokens)
-        self._temporary = tempfile.TemporaryDirectory() if store is None else None
-        folder = self._temporary.name if store is None else store
+        self._temporary = tempfile.TemporaryDirectory() if store is None else None  # goes when the caller goes
+        folder = self._temporary.name if self._temporary is not None else str(store)
         self.store = GistStore(folder, gist_fingerprint(model, prompts))
         self._tools: dict[str, Tool] = {}
         self._gists: dict[str, Tensor] = {}

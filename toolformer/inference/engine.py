@@ -13,16 +13,17 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import DynamicCache
 
 from toolformer.data.batches import pad
 from toolformer.data.prompts import Prompts
 from toolformer.inference.grammar import Grammar
-from toolformer.model.modeling import ToolFormerMicro
+from toolformer.model.modeling import GistCache, ToolFormerMicro
 from toolformer.records import Message, Tool
 
 Decoding = Literal["free", "constrained", "pointed"]
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "pointed")
+COMPACT = 0.85  # a batch goes on without its finished rows when no more than this part of it is live
 
 
 class Request(NamedTuple):
@@ -136,7 +137,8 @@ class _Batch:
         self.calls = [0] * len(requests)
         self.live = list(range(len(requests)))
         device = self.model.device
-        self.ids, self.mask = (t.to(device) for t in pad(prompts, left=True))
+        ids, mask = pad(prompts, left=True)
+        self.ids, self.mask = ids.to(device), mask.to(device)
         counts = [len(request.tools) for request in requests]
         self.gists = torch.cat([request.gists.to(device) for request in requests])
         places = iter(range(sum(counts)))
@@ -152,7 +154,7 @@ class _Batch:
         """Prefill, then a token at a time until every row has ended."""
         model = self.model
         memory, memory_mask = model.memory(self.gists, self.tool_index)
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = GistCache(DynamicCache())
         mask, ids, request = self.mask.long(), self.ids, self._request()
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         for _ in range(self.engine.max_new_tokens):
@@ -164,14 +166,14 @@ class _Batch:
                 use_cache=True,
                 memory=memory,
                 memory_mask=memory_mask,
-            ).last_hidden_state[:, -1]
+            ).last_hidden_state
             if self.points:
-                self._decide(states, request)
-            chosen = self._choose(model.lm_head(states).float())
+                self._decide(states[:, -1], request)
+            chosen = self._choose(model.next_token_logits(states, ids, mask, cache, last=1)[:, 0].float())
             keep = self._append(chosen)
             if not keep:
                 break
-            if 2 * len(keep) <= len(self.live) or not self.live:
+            if len(keep) <= COMPACT * len(self.live):
                 rows = torch.tensor(keep, device=mask.device)
                 cache.batch_select_indices(rows)
                 mask, memory, memory_mask, chosen = mask[rows], memory[rows], memory_mask[rows], chosen[rows]
@@ -183,7 +185,7 @@ class _Batch:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         for answer in self.answers:
             tokens = answer.tokens[:-1] if answer.finished else answer.tokens
-            answer.text = self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False)
+            answer.text = str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
         return self.answers
 
     @torch.inference_mode()
@@ -198,11 +200,11 @@ class _Batch:
             use_cache=False,
             memory=memory,
             memory_mask=memory_mask,
-        ).last_hidden_state[:, -1]
+        ).last_hidden_state
         scores = None
         if self.points:
-            scores = self.model.point(states[:, None], self._request(), self.gists, self.tool_index)[:, 0]
-        return self.model.lm_head(states).float(), scores
+            scores = self.model.point(states[:, -1:], self._request(), self.gists, self.tool_index)[:, 0]
+        return self.model.next_token_logits(states, self.ids, mask, None, last=1)[:, 0].float(), scores
 
     def _request(self) -> Tensor | None:
         """The encoded requests ``(B, D)``, where the pointer wants them."""

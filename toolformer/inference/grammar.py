@@ -20,6 +20,7 @@ from toolformer.records import Tool
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
 TEXT_RULE = r"TEXT: /[^<\x00-\x1f]([^<\x00-\x08])*/"
+NEW_LINE = r'"\n" '
 KEPT = ("type", "enum", "const", "items", "properties", "required", "additionalProperties", "anyOf", "oneOf")
 KEPT += ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems")
 
@@ -37,6 +38,7 @@ class Grammar:
         self.lexer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
         self._one = lru_cache(maxsize=4096)(_one_call)
+        self._kept = lru_cache(maxsize=1024)(self._matcher)  # compiling takes 2 ms, a copy 4 us
 
     def choice(self, tools: Sequence[Tool], most_calls: int = 4) -> LLMatcher:
         """Any of ``tools``, up to ``most_calls`` calls, or a plain reply."""
@@ -47,15 +49,15 @@ class Grammar:
             more = f' ("\\n" call){{0,{most_calls - 1}}}' if most_calls > 1 else ""
             start = f"call{more} | TEXT"
             rules.insert(0, f"call: {names}")
-        return self._matcher("\n".join([f"start: {start}", TEXT_RULE, *rules]))
+        return self._kept("\n".join([f"start: {start}", TEXT_RULE, *rules])).deep_copy()
 
     def call(self, tool: Tool, *, first: bool) -> LLMatcher:
         """One call of ``tool``; a later call starts on a new line."""
-        return self._matcher(f"start: {'' if first else chr(34) + chr(92) + 'n' + chr(34) + ' '}{self._one(tool)}")
+        return self._kept(f"start: {'' if first else NEW_LINE}{self._one(tool)}").deep_copy()
 
     def reply(self) -> LLMatcher:
         """A plain reply."""
-        return self._matcher(f"start: TEXT\n{TEXT_RULE}")
+        return self._kept(f"start: TEXT\n{TEXT_RULE}").deep_copy()
 
     def _matcher(self, lark: str) -> LLMatcher:
         matcher = LLMatcher(self.lexer, LLMatcher.grammar_from_lark(lark))

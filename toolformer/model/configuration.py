@@ -5,6 +5,8 @@ The base class is the library's Qwen2 configuration; its ``num_hidden_layers`` i
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import Qwen2Config
 
 CHOICES = {
@@ -42,6 +44,8 @@ class ToolFormerConfig(Qwen2Config):
         encoder_attention: ``causal`` as published, or ``bidirectional``.
         pooling_depth: 1 = one cross-attention as published; more adds blocks with residual and MLP.
         no_tool_gist: one learned vector that is always in the memory, so that attention has somewhere to go.
+        copy_head: mix the vocabulary's distribution with one over the tokens that already stand in the conversation
+            (See et al. 2017): small models then copy values long before their layers learn to.
         pointer: score the tools present, and "no call", where a call may start.
         pointer_query: where the pointer's query comes from: the decoder's state, the encoded request, or their sum.
         pointer_size: width of the space in which requests and tools meet.
@@ -60,6 +64,7 @@ class ToolFormerConfig(Qwen2Config):
     encoder_attention: str = "causal"
     pooling_depth: int = 1
     no_tool_gist: bool = False
+    copy_head: bool = False
     pointer: bool = True
     pointer_query: str = "both"
     pointer_size: int = 128
@@ -90,7 +95,8 @@ class ToolFormerConfig(Qwen2Config):
     def encoder(self) -> Qwen2Config:
         """The library configuration of the encoder's stack."""
         known = Qwen2Config().to_dict().keys() - {"layer_types", "model_type"}
-        shape = {k: v for k, v in self.to_dict().items() if k in known}
-        config = Qwen2Config(**{**shape, "num_hidden_layers": self.encoder_layers})
+        shape: dict[str, Any] = {k: v for k, v in self.to_dict().items() if k in known}
+        shape["num_hidden_layers"] = self.encoder_layers
+        config = Qwen2Config(**shape)
         config._attn_implementation = self._attn_implementation
         return config

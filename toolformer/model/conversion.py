@@ -54,7 +54,8 @@ def from_qwen(
             "take the tokenizer that belongs to the weights"
         )
     base = {k: v for k, v in qwen.to_dict().items() if k not in ("layer_types", "architectures", "model_type")}
-    config = ToolFormerConfig(**{**base, "num_hidden_layers": decoder_layers, **_known(shape)})
+    fields: dict[str, Any] = {**base, "num_hidden_layers": decoder_layers, **_known(shape)}
+    config = ToolFormerConfig(**fields)
     for part, first, count in _spans(config):
         if first + count > qwen.num_hidden_layers:
             raise ValueError(
@@ -67,8 +68,8 @@ def from_qwen(
 
 def fresh(*, vocab_size: int, eos_token_id: int, pad_token_id: int, **shape: Any) -> ToolFormerMicro:
     """A ToolFormerMicro with random weights; ``shape`` are fields of ``ToolFormerConfig``."""
-    ids = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
-    return ToolFormerMicro(ToolFormerConfig(**{**_known(shape), **ids}))
+    ids: dict[str, Any] = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+    return ToolFormerMicro(ToolFormerConfig(**_known(shape), **ids))
 
 
 def load_backbone(path: str) -> ToolFormerMicro:
@@ -79,13 +80,14 @@ def load_backbone(path: str) -> ToolFormerMicro:
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
-        model, info = ToolFormerMicro.from_pretrained(
+        loaded: Any = ToolFormerMicro.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
         )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: weights cannot be read ({_first_line(error)}); copy the folder again") from error
     finally:
         logging.set_verbosity(said)
+    model, info = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[kind]:
             raise ValueError(

@@ -33,6 +33,25 @@ def _summed_loss(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(rows, weight).float(), targets, reduction="sum")
 
 
+def copy_cross_entropy(
+    hidden: Tensor, weight: Tensor, labels: Tensor, scores: Tensor, following: Tensor, gate: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same loss for the mixture of writing and copying (See et al. 2017, eq. 9).
+
+    ``hidden (R, D)`` and ``labels (R,)`` are supervised rows; ``scores (R, T)`` says how much each earlier position is
+    attended to (-inf = not at all), ``following (R, T)`` which token stands behind it, ``gate (R,)`` the logit of
+    copying.
+    """
+    writing = F.linear(hidden, weight).float()
+    write = writing.gather(1, labels[:, None])[:, 0] - writing.logsumexp(-1)
+    scores = scores.float()
+    right = following == labels[:, None]
+    copy = scores.masked_fill(~right, -1e4).logsumexp(-1) - scores.logsumexp(-1)
+    gate = gate.float()
+    loss = -torch.logaddexp(F.logsigmoid(-gate) + write, F.logsigmoid(gate) + copy)
+    return loss.sum(), torch.tensor(len(labels), device=labels.device)
+
+
 def info_nce(query: Tensor, keys: Tensor, positive: Tensor, allowed: Tensor, temperature: float) -> Tensor:
     """InfoNCE (van den Oord et al. 2018, eq. 4) with several positives: mean over rows of the mean over positives.
 

@@ -6,10 +6,12 @@ memory slots, T prompt tokens, P call starts, E pointer size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -23,7 +25,9 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from toolformer.model.configuration import ToolFormerConfig
-from toolformer.model.losses import linear_cross_entropy
+from toolformer.model.losses import copy_cross_entropy, linear_cross_entropy
+
+NEVER = -1e4  # a logit that stands for probability 0 and stays finite
 
 
 class CrossAttention(nn.Module):
@@ -32,6 +36,7 @@ class CrossAttention(nn.Module):
     def __init__(self, config: ToolFormerConfig, layer_idx: int = 0):
         super().__init__()
         self.config, self.layer_idx = config, layer_idx
+        assert config.num_key_value_heads is not None  # the configuration fills it in
         self.head_dim = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling, self.is_causal = self.head_dim**-0.5, False
@@ -52,7 +57,7 @@ class CrossAttention(nn.Module):
             return torch.zeros_like(hidden)
         query = self._heads(self.q_proj(hidden))
         if cache is not None and cache.is_updated.get(self.layer_idx):
-            layer = cache.cross_attention_cache.layers[self.layer_idx]
+            layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values
         else:
             key, value = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
@@ -135,10 +140,12 @@ class ToolPointer(nn.Module):
 
     def queries(self, states: Tensor, pooled: Tensor | None) -> Tensor:
         """Decoder states ``(B, P, D)`` and the pooled request ``(B, D)`` -> unit vectors ``(B, P, E)``."""
-        if self.query == "encoder":
+        if self.state_proj is None:
+            assert pooled is not None
             return self.requests(pooled)[:, None].expand(-1, states.shape[1], -1)
         query = self.state_proj(states).float()
         if self.query == "both":
+            assert pooled is not None
             query = query + self.requests(pooled)[:, None] * query.shape[-1] ** 0.5
         return F.normalize(query, dim=-1)
 
@@ -148,6 +155,50 @@ class ToolPointer(nn.Module):
         similarity = torch.einsum("bpe,bne->bpn", query, chosen) / self.temperature
         similarity = similarity.masked_fill((tool_index < 0)[:, None], float("-inf"))
         return torch.cat([(query @ self.no_call.float()).unsqueeze(-1), similarity], dim=-1)
+
+
+class CopyHead(nn.Module):
+    """Attention over what was said, to say it again: a position is copied from by the token behind it."""
+
+    def __init__(self, config: ToolFormerConfig):
+        super().__init__()
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.gate = nn.Linear(config.hidden_size, 1)
+        self.scaling = config.hidden_size**-0.5
+
+    def scores(self, states: Tensor, keys: Tensor, allowed: Tensor) -> Tensor:
+        """``states (B, t, D)``, ``keys (B, T, D)``, ``allowed (B, t, T)`` -> ``(B, t, T)``, -inf where not allowed."""
+        return (self.query(states) @ keys.mT * self.scaling).masked_fill(~allowed, float("-inf"))
+
+
+class GistCache(EncoderDecoderCache):
+    """The library's caches of self- and cross-attention, and what the copy head may copy from."""
+
+    def __init__(self, attention: Cache):
+        super().__init__(attention, DynamicCache())
+        self.said: tuple[Tensor, Tensor] | None = None  # keys (B, T, D), token ids (B, T)
+
+    def say(self, keys: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds what was just read; returns all of it."""
+        if self.said is not None:
+            keys, ids = torch.cat([self.said[0], keys], 1), torch.cat([self.said[1], ids], 1)
+        self.said = keys, ids
+        return self.said
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rows of another order, for beams."""
+        super().reorder_cache(beam_idx)
+        self._rows(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Fewer rows."""
+        super().batch_select_indices(indices)
+        self._rows(indices)
+
+    def _rows(self, index: Tensor) -> None:
+        if self.said is not None:
+            self.said = self.said[0][index], self.said[1][index]
 
 
 class GatedDecoderLayer(Qwen2DecoderLayer):
@@ -160,7 +211,9 @@ class GatedDecoderLayer(Qwen2DecoderLayer):
         # tanh(0) = 0: with gate_init 0 the decoder is exactly Qwen at step 0
         self.cross_attn_gate = nn.Parameter(torch.full((), float(config.gate_init))) if config.gate == "tanh" else None
 
-    def forward(self, hidden_states, attention_mask=None, past_key_values=None, memory=None, memory_mask=None, **kw):
+    def forward(  # ty: ignore[incompatible-method-override]
+        self, hidden_states, attention_mask=None, past_key_values=None, memory=None, memory_mask=None, **kw
+    ):
         """As the library's layer, with ``memory (B, M, D)`` and ``memory_mask (B, M)`` carried through."""
         both = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         attended, _ = self.self_attn(
@@ -191,6 +244,9 @@ class _Initialised(Qwen2PreTrainedModel):
             nn.init.normal_(module.queries, std=1.0)
         elif isinstance(module, ToolPointer):
             nn.init.normal_(module.no_call, std=0.02)
+        elif isinstance(module, CopyHead):
+            module.key.weight.copy_(module.query.weight)  # alike contexts are followed by alike tokens, from step 0
+            module.gate.bias.fill_(-1.0)
         elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
             nn.init.constant_(module.cross_attn_gate, module.cross_attn.config.gate_init)
         elif isinstance(module, ToolFormerMicro) and module.no_tool is not None:
@@ -204,8 +260,9 @@ class SchemaEncoder(Qwen2Model, _Initialised):
         super().__init__(config.encoder())
         self.embed_tokens = None
         self.bidirectional = config.encoder_attention == "bidirectional"
-        for layer in self.layers:
-            layer.self_attn.is_causal = not self.bidirectional
+        attentions: list[Any] = [layer.self_attn for layer in self.layers]
+        for attention in attentions:
+            attention.is_causal = not self.bidirectional
 
     def encode(self, embedded: Tensor, mask: Tensor) -> Tensor:
         """``embedded (U, S, D)``, ``mask (U, S)`` bool -> ``(U, S, D)``. Padding may be on either side."""
@@ -244,6 +301,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         self.gist_pool = GistPooling(config)
         self.decoder = GistDecoder(config)
         self.pointer = ToolPointer(config) if config.pointer else None
+        self.copy_head = CopyHead(config) if config.copy_head else None
         self.no_tool = nn.Parameter(torch.empty(config.hidden_size)) if config.no_tool_gist else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
@@ -252,7 +310,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """The one table of encoder, decoder and output head."""
         return self.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: Any) -> None:
         """Replace the table."""
         self.embed_tokens = value
 
@@ -294,6 +352,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
 
     def point(self, states: Tensor, request: Tensor | None, gists: Tensor, tool_index: Tensor) -> Tensor:
         """Decoder states at call starts ``(B, P, D)`` -> scores ``(B, P, 1 + N)``; column 0 is "no (further) call"."""
+        assert self.pointer is not None
         none = torch.zeros(1, self.config.pointer_size, device=gists.device)
         tools = self.pointer.tools(gists) if gists.shape[0] else none
         return self.pointer.scores(self.pointer.queries(states, request), tools, tool_index)
@@ -301,6 +360,51 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw) -> BaseModelOutputWithPast:
         """Prompt tokens ``(B, T)`` -> decoder states; ``memory``, ``memory_mask`` and caches go in as keywords."""
         return self.decoder(inputs_embeds=self.embed_tokens(input_ids), attention_mask=attention_mask, **kw)
+
+    def next_token_loss(
+        self, states: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Summed loss and number of supervised tokens: ``states (B, T, D)``, ``input_ids`` and ``labels (B, T)``."""
+        states, labels = states[:, :-1], labels[:, 1:]
+        if self.copy_head is None:
+            return linear_cross_entropy(states, self.lm_head.weight, labels)
+        length = states.shape[1]
+        before = torch.ones(len(states), length, length, dtype=torch.bool, device=states.device).tril(-1)
+        if attention_mask is not None:
+            before &= attention_mask[:, None, :-1].bool()
+        following = input_ids[:, None, 1:].masked_fill(~before, -1)
+        some = before.any(-1, keepdim=True)  # the first position has nothing to copy, but a softmax needs something
+        scores = self.copy_head.scores(states, self.copy_head.key(states), before | ~some)
+        gate = self.copy_head.gate(states).masked_fill(~some, NEVER)[..., 0]
+        keep = labels != -100
+        return copy_cross_entropy(
+            states[keep], self.lm_head.weight, labels[keep], scores[keep], following[keep], gate[keep]
+        )
+
+    def next_token_logits(
+        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None, last: int = 0
+    ) -> Tensor:
+        """Logits ``(B, t, V)`` of the last ``last`` of the states just computed from ``input_ids`` (0 = of all)."""
+        kept = states[:, -last:] if last else states
+        logits = self.lm_head(kept)
+        if self.copy_head is None:
+            return logits
+        keys, ids = self.copy_head.key(states), input_ids
+        if isinstance(cache, GistCache):
+            keys, ids = cache.say(keys, ids)
+        total, asked = ids.shape[1], kept.shape[1]
+        if total < 2:
+            return logits
+        behind = torch.ones(asked, total - 1, dtype=torch.bool, device=ids.device).tril(total - asked - 1)
+        allowed = behind.expand(len(ids), -1, -1)
+        if attention_mask is not None:
+            allowed = allowed & attention_mask[:, None, : total - 1].bool()
+        some = allowed.any(-1, keepdim=True)
+        scores = self.copy_head.scores(kept, keys[:, :-1], allowed | ~some).float()
+        gate = self.copy_head.gate(kept).float().masked_fill(~some, NEVER)
+        write = F.logsigmoid(-gate) + logits.float().log_softmax(-1)
+        copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), scores.softmax(-1))
+        return torch.logaddexp(write, F.logsigmoid(gate) + copied.log())
 
     def forward(
         self,
@@ -310,40 +414,41 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         memory_mask: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         **kw,
     ) -> CausalLMOutputWithPast:
         """Logits ``(B, T, V)``, and the mean next-token loss where ``labels (B, T)`` is not -100.
 
         ``memory (B, M, D)`` and ``memory_mask (B, M)`` are what ``memory()`` returns; without them the decoder sees no
-        tool.
+        tool. ``inputs_embeds`` may stand for ``input_ids`` where there is no copy head.
         """
+        if input_ids is None and self.copy_head is not None:
+            raise ValueError("inputs_embeds hides the tokens that the copy head copies; pass input_ids")
         if memory is not None and memory_mask is None:
             memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+        inputs = {"memory": memory, "memory_mask": memory_mask, "past_key_values": past_key_values}
         embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        out = self.decoder(
-            inputs_embeds=embedded, attention_mask=attention_mask, memory=memory, memory_mask=memory_mask, **kw
-        )
+        out = self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs, **kw)
         states, loss = out.last_hidden_state, None
         if labels is not None:
-            total, count = linear_cross_entropy(states[:, :-1], self.lm_head.weight, labels[:, 1:])
+            total, count = self.next_token_loss(states, input_ids, labels, attention_mask)
             loss = total / count.clamp(min=1)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=self.lm_head(states[:, -logits_to_keep:] if logits_to_keep else states),
+            logits=self.next_token_logits(states, input_ids, attention_mask, past_key_values, logits_to_keep),
             past_key_values=out.past_key_values,
             hidden_states=out.hidden_states,
         )
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw):
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw) -> None:
         """The library's cache, wrapped so that the gists are projected once per answer and not once per token."""
-        made = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
         cache = model_kwargs.get("past_key_values")
-        if cache is not None and not isinstance(cache, EncoderDecoderCache) and model_kwargs.get("memory") is not None:
-            model_kwargs["past_key_values"] = EncoderDecoderCache(cache, DynamicCache())
-        return made  # what the library wants to know about its cache; older versions say nothing
+        if cache is not None and not isinstance(cache, EncoderDecoderCache):
+            model_kwargs["past_key_values"] = GistCache(cache)
 
     def gates(self) -> list[float]:
         """How far each decoder layer has opened to the gists: tanh of its gate, or 1."""
-        values = [layer.cross_attn_gate for layer in self.decoder.layers]
+        values: list[Any] = [layer.cross_attn_gate for layer in self.decoder.layers]
         return [1.0 if gate is None else torch.tanh(gate.detach().float()).item() for gate in values]

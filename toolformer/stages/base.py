@@ -17,9 +17,10 @@ from torch import Tensor
 from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
-from toolformer.model.losses import linear_cross_entropy
 from toolformer.model.modeling import ToolFormerMicro
 from toolformer.stages.optimizers import build_optimizer, warmup_cosine
+
+OPTIONAL_PARTS = ("pointer", "copy_head", "no_tool")
 
 
 class Stage(L.LightningModule):
@@ -53,7 +54,7 @@ class Stage(L.LightningModule):
         self.lr, self.lr_floor, self.warmup_steps = lr, lr_floor, warmup_steps
         self.optimizer_name, self.weight_decay, self.buckets = optimizer, weight_decay, length_buckets
         freeze_parameters(model, freeze)
-        self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
+        self._since, self._examples, self._tokens = 0.0, 0, 0
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """The parts of the loss; their weighted sum under ``loss``."""
@@ -65,20 +66,36 @@ class Stage(L.LightningModule):
         parts = self.losses(batch, gists)
         self._examples += len(batch.input_ids) or len(batch.tools.ids)
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
-        if self.trainer._logger_connector.should_update_logs:
+        if self.logging_step:
             self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
             self._log_state(gists.detach())
         return parts["loss"]
 
+    def every(self, steps: int) -> bool:
+        """Whether this is a step in which a part that is due every so many steps is due; in validation it always is."""
+        return not self.training or self.trainer.global_step % steps == 0
+
+    @property
+    def logging_step(self) -> bool:
+        """Whether Lightning writes down what is logged in this step."""
+        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def on_train_start(self) -> None:
+        """The clock of examples per second starts here, and again after each validation."""
+        self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
+
+    def on_validation_end(self) -> None:
+        """See ``on_train_start``."""
+        self.on_train_start()
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm before it is clipped."""
-        if self.trainer._logger_connector.should_update_logs:
+        if self.logging_step:
             norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
             self.log("grad_norm", torch.stack(norms).norm())
 
     def _log_state(self, gists: Tensor) -> None:
-        now = time.perf_counter()
-        spent = max(now - self._since, 1e-9)
+        spent = max(time.perf_counter() - self._since, 1e-9)
         flat = torch.nn.functional.normalize(gists.float().mean(1), dim=-1)
         state = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
         state |= {
@@ -90,7 +107,7 @@ class Stage(L.LightningModule):
             "tokens_per_second": self._tokens / spent,
         }
         self.log_dict(state)
-        self._since, self._examples, self._tokens = now, 0, 0
+        self.on_train_start()
 
     @torch.no_grad()
     def validation_step(self, rows: Rows, batch_idx: int) -> None:
@@ -118,7 +135,8 @@ def freeze_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> None:
     """Only parameters that match none of ``patterns`` are trained."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
-        if not any(fnmatch(name, pattern) for name in names):
+        optional = pattern.split(".")[0] in OPTIONAL_PARTS  # a model without the part has nothing of it to freeze
+        if not optional and not any(fnmatch(name, pattern) for name in names):
             raise ValueError(f"stage.freeze: {pattern!r} matches no parameter; e.g. {names[len(names) // 2]!r} is one")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
@@ -130,11 +148,11 @@ def encode_tools(model: ToolFormerMicro, tools: ToolBatch, buckets: int) -> Tens
         model.encode_tools(tools.ids[rows, :width], tools.mask[rows, :width])
         for rows, width in length_buckets(tools.mask, buckets)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else model.encode_tools(tools.ids, tools.mask)
 
 
 def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> Tensor:
-    """Mean encoder output of each prompt ``(B, D)``, in ``buckets`` of like length."""
+    """Each prompt as the pointer sees it ``(B, D)``, in ``buckets`` of like length."""
     parts = [
         model.encode_request(batch.prompt_ids[rows, :width], batch.prompt_mask[rows, :width])
         for rows, width in length_buckets(batch.prompt_mask, buckets)
@@ -145,13 +163,14 @@ def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> T
 def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor, buckets: int) -> Tensor:
     """Mean next-token loss of each schema, read from nothing but its own gists ``(U, K, D)``."""
     memory, memory_mask = model.memory(gists, torch.arange(len(gists), device=gists.device)[:, None])
-    states, labels = [], []
+    totals, counts = [], []
     for rows, width in length_buckets(tools.rebuild_mask, buckets):
-        inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
-        states.append(model.decode(tools.rebuild_ids[rows, :width], **inputs).last_hidden_state[:, :-1].flatten(0, 1))
-        labels.append(tools.rebuild_labels[rows, 1:width].flatten())
-    total, count = linear_cross_entropy(torch.cat(states), model.lm_head.weight, torch.cat(labels))
-    return total / count.clamp(min=1)
+        ids, inputs = tools.rebuild_ids[rows, :width], {"memory": memory[rows], "memory_mask": memory_mask[rows]}
+        states = model.decode(ids, **inputs).last_hidden_state
+        total, count = model.next_token_loss(states, ids, tools.rebuild_labels[rows, :width])
+        totals.append(total)
+        counts.append(count)
+    return torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)
 
 
 def needed_tools(batch: CallBatch) -> Tensor:

@@ -41,7 +41,7 @@ class GistContrast(Stage):
         request = encode_requests(self.model, batch, self.buckets)
         contrast = contrast_loss(self.model, batch, request, gists, self.temperature, self.in_batch)
         parts = {"contrast": contrast, "loss": contrast}
-        if self.rebuild_weight and self.trainer.global_step % self.rebuild_every == 0:
+        if self.rebuild_weight and self.every(self.rebuild_every):
             parts["rebuild"] = rebuild_loss(self.model, batch.tools, gists, self.buckets)
             parts["loss"] = contrast + self.rebuild_weight * parts["rebuild"]
         return parts

@@ -23,7 +23,7 @@ class MuonAdamW(Optimizer):
         muon = {"momentum": 0.95, "nesterov": True, "ns_coefficients": (3.4445, -4.775, 2.0315), "eps": 1e-7}
         muon |= {"ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
         self._muon = Muon(matrices, lr=adamw["lr"], weight_decay=adamw["weight_decay"], **muon)
-        self._adamw = AdamW(others, fused=True, **adamw)
+        self._adamw = AdamW(others, fused=True, **{**adamw, "weight_decay": 0.0})
         for group, part in zip(groups, (self._muon, self._adamw), strict=True):
             group |= {k: v for k, v in part.param_groups[0].items() if k != "params"}
         super().__init__(groups, {})
@@ -54,16 +54,21 @@ def build_optimizer(
     trained = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
     if not trained:
         raise ValueError("stage.freeze leaves nothing to train; remove a pattern")
-    matrices = [p for key, p in trained if p.ndim == 2 and "embed_tokens" not in key and "queries" not in key]
-    rest = [p for key, p in trained if p.ndim != 2 or "embed_tokens" in key or "queries" in key]
-    if name == "muon":
+    matrices = [p for key, p in trained if is_matrix(key, p)]
+    rest = [p for key, p in trained if not is_matrix(key, p)]
+    if name == "muon" and matrices:
         return MuonAdamW(matrices, rest, lr=lr, weight_decay=weight_decay, betas=betas)
-    if name == "adamw":
+    if name in ("adamw", "muon"):
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
         optimizer = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
         optimizer._step_supports_amp_scaling = False  # let the trainer unscale and clip, as with any other optimiser
         return optimizer
     raise ValueError(f"stage.optimizer is {name!r}; use adamw or muon")
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter maps one hidden vector to another, as Muon assumes; tables and queries do not."""
+    return parameter.ndim == 2 and not any(table in name for table in ("embed_tokens", "lm_head", "queries"))
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, floor: float = 0.0) -> LambdaLR:

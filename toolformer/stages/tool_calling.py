@@ -13,7 +13,7 @@ from toolformer.inference.engine import Engine, Request
 from toolformer.metrics import Row
 from toolformer.metrics.answers import ExactMatch
 from toolformer.metrics.selection import ToolSelectionAccuracy
-from toolformer.model.losses import linear_cross_entropy, pointer_loss
+from toolformer.model.losses import pointer_loss
 from toolformer.stages.base import Stage, encode_requests, rebuild_loss
 from toolformer.stages.gist_contrast import contrast_loss
 
@@ -72,16 +72,17 @@ class ToolCalling(Stage):
         """``call`` (next token), ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
         model = self.model
         memory, memory_mask = model.memory(gists, batch.tool_index)
-        states, labels, deciding = [], [], []
+        totals, counts, deciding = [], [], []
         for rows, width in length_buckets(batch.attention_mask, self.buckets):
             inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
-            read = model.decode(batch.input_ids[rows, :width], **inputs).last_hidden_state
+            ids = batch.input_ids[rows, :width]
+            read = model.decode(ids, **inputs).last_hidden_state
             at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
-            states.append(read[:, :-1].flatten(0, 1))
-            labels.append(batch.labels[rows, 1:width].flatten())
+            total, count = model.next_token_loss(read, ids, batch.labels[rows, :width])
+            totals.append(total)
+            counts.append(count)
             deciding.append(read.gather(1, at))
-        total, count = linear_cross_entropy(torch.cat(states), model.lm_head.weight, torch.cat(labels))
-        parts = {"call": total / count.clamp(min=1)}
+        parts = {"call": torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)}
         weights = {"call": 1.0}
         needs_request = self.contrast_weight or (model.pointer is not None and model.pointer.query != "decoder")
         request = encode_requests(model, batch, self.buckets) if needs_request else None
@@ -92,7 +93,7 @@ class ToolCalling(Stage):
         if self.contrast_weight:
             parts["contrast"] = contrast_loss(model, batch, request, gists, self.temperature, True)
             weights["contrast"] = self.contrast_weight
-        if self.rebuild_weight and self.trainer.global_step % self.rebuild_every == 0:
+        if self.rebuild_weight and self.every(self.rebuild_every):
             parts["rebuild"] = rebuild_loss(model, batch.tools, gists, self.buckets)
             weights["rebuild"] = self.rebuild_weight
         parts["loss"] = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
