@@ -25,9 +25,9 @@ def texts(answers: list[Answer]) -> list[tuple[str, bool]]:
     return [(answer.text, answer.finished) for answer in answers]
 
 
-@pytest.mark.parametrize("no_tool_gist", [False, True])
-def test_free_decoding_is_greedy_generation_without_a_cache(no_tool_gist):
-    model = random_model(ends=1.6, no_tool_gist=no_tool_gist)
+@pytest.mark.parametrize("extras", [False, True])
+def test_free_decoding_is_greedy_generation_without_a_cache(extras):
+    model = random_model(ends=1.6, no_tool_gist=extras, copy_head=extras)
     engine = Engine(model, prompts(), batch_size=4, max_new_tokens=12)
     asked = requests(engine, 8)
     finished = 0
@@ -45,7 +45,7 @@ def test_free_decoding_is_greedy_generation_without_a_cache(no_tool_gist):
 
 @pytest.mark.parametrize("decoding", DECODINGS)
 def test_batching_padding_and_compaction_change_nothing(decoding):
-    model = random_model(ends=1.6)
+    model = random_model(ends=1.6, copy_head=True)
     alone = Engine(model, prompts(), batch_size=1, max_new_tokens=14)
     asked = requests(alone)
     wanted = texts(alone.answer(asked, decoding))

@@ -27,7 +27,9 @@ def calibrate(engine: Engine, rows: Rows, *, most_false: float = 0.03) -> dict[s
     """
     gold = np.array([bool(example.calls) for example, _ in rows])
     if gold.all() or not gold.any():
-        raise ValueError(f"calibration: {gold.sum()} of {len(rows)} rows need a call; give rows of both kinds")
+        raise ValueError(
+            f"calibration: {gold.sum()} of {len(rows)} rows need a call; give rows of both kinds, or calibration_rows=0"
+        )
     gists = Gists(engine, distinct_tools(rows))
     scores = engine.first_scores([gists.request(case) for case in cases(rows, "real", [], 0)])
     margin = np.array([max(s[1:], default=-np.inf) - s[0] for s in scores])  # a call is made where it exceeds the bias
