@@ -1,6 +1,6 @@
 """In: the name of an experiment. Out: its run, and what is worth keeping of it in experiments/<name>/.
 
-Kept: metrics.json, settings.yaml, predictions.jsonl (gzipped above 2 MB), curves/*.csv, figures/*.png, cost.json.
+Kept: metrics.json, cost.json, settings.yaml, predictions.jsonl (gzipped above 2 MB), curves/*.csv, figures/*.png.
 """
 
 from __future__ import annotations
@@ -8,82 +8,103 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
+import re
+import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolformer.reporting.page import write_report
+
 HERE = Path(__file__).resolve().parent
-LARGE = 2_000_000  # bytes; a larger predictions.jsonl is kept gzipped
+LARGE = 2_000_000  # bytes; larger predictions are kept gzipped
 Line = dict[str, Any]
 
 
 def record(name: str, overrides: Sequence[str] = (), keep: Callable[[Line], Line] = dict) -> None:
     """Runs the curriculum ``experiment=<name>`` and keeps its results; ``keep`` says what stays of a prediction.
 
-    A finished run is taken as it is, an interrupted one goes on, as the curriculum itself does.
+    A finished run is taken as it is and an interrupted one goes on, as the curriculum itself does.
     """
-    run, folder = train(name, overrides)
-    shutil.copy(run / "metrics.json", folder / "metrics.json")
-    shutil.copy(run / "settings.yaml", folder / "settings.yaml")
-    lines = (run / "evaluation" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    kept = (keep(json.loads(line)) for line in lines)
-    write_predictions(folder, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
-    stages = sorted(path.parent for path in run.glob("*/metrics.csv"))
-    fresh(folder / "curves", [(stage / "metrics.csv", f"{stage.name}.csv") for stage in stages])
-
-    from toolformer.reporting.page import write_report
-
-    page = write_report(run)
-    fresh(folder / "figures", [(path, path.name) for path in sorted(page.parent.glob("*.png"))])
-    print(f"kept in {folder}; the whole report: {page}; next: python -m experiments.tables")
+    arguments = ["-m", "toolformer.curriculum", f"experiment={name}", *overrides]
+    print(" ".join(["python", *map(shlex.quote, arguments)]), flush=True)
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        run = ""
+        for line in job.stdout:
+            print(line, end="", flush=True)
+            run = line.removeprefix("run folder: ").strip() if line.startswith("run folder: ") else run
+    if job.returncode:
+        raise SystemExit(job.returncode)
+    collect(Path(run), HERE / name, keep)
+    print(f"kept in experiments/{name}; next: python -m experiments.tables")
 
 
-def train(name: str, overrides: Sequence[str]) -> tuple[Path, Path]:
-    """Runs the plain command and measures it; returns the run's folder and the experiment's."""
-    from toolformer.overrides import check
+def collect(run: Path, folder: Path, keep: Callable[[Line], Line] = dict) -> None:
+    """Copies from a finished run's folder what is kept of it."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    command = without_places(metrics["provenance"]["command"])
+    metrics["provenance"]["command"] = command
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "cost.json", cost(run, command))
+    settings = (run / "settings.yaml").read_text(encoding="utf-8")
+    (folder / "settings.yaml").write_text(re.sub(r"(?m): /.*$", ": elsewhere", settings), encoding="utf-8")
+    with (run / "evaluation" / "predictions.jsonl").open(encoding="utf-8") as lines:
+        write_predictions(folder, "".join(json.dumps(keep(json.loads(x)), ensure_ascii=False) + "\n" for x in lines))
+    curves = sorted(run.glob("*/metrics.csv"))
+    fresh(folder / "curves", [(path, f"{path.parent.name}.csv") for path in curves])
+    figures = sorted(write_report(run).parent.glob("*.png"))
+    fresh(folder / "figures", [(path, path.name) for path in figures])
 
-    arguments = [f"experiment={name}", *overrides]
-    cfg = check("curriculum", arguments)
-    outputs = next((x.split("=", 1)[1] for x in overrides if x.startswith("paths.outputs=")), cfg.paths.outputs)
-    run = Path(outputs) / next((x.split("=", 1)[1] for x in overrides if x.startswith("name=")), cfg.name)
-    command = ["-m", "toolformer.curriculum", *arguments]
-    print(" ".join(["python", *command]), flush=True)
-    begun = run.resolve() if run.exists() else None
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, *command]).returncode
-    if done:
-        raise SystemExit(done)
-    if run.resolve() != begun:  # it was not resumed, so the time is the whole run's
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "linux" else 1e9)
-        cost = {"seconds": round(time.monotonic() - start), "cores": cores(), "peak_gb": round(peak, 2)}
-        (HERE / name / "cost.json").write_text(json.dumps(cost) + "\n")
-    return run.resolve(), HERE / name
+
+def without_places(command: str) -> str:
+    """The command without the settings that say where things lie on one machine.
+
+    >>> without_places("python -m toolformer.curriculum experiment=sgd data.root=/home/me/data seed=1")
+    'python -m toolformer.curriculum experiment=sgd seed=1'
+    """
+    return " ".join(word for word in command.split() if not re.match(r"'?(paths\.\w+=|[\w.]+=/)", word))
+
+
+def cost(run: Path, command: str) -> dict[str, int | None]:
+    """Seconds from the first file to the last, and the cores used; no seconds where the run was interrupted."""
+    parts = [len(list(path.glob("version_*"))) for path in run.glob("*/logs")]
+    seconds = round((run / "metrics.json").stat().st_mtime - (run / "settings.yaml").stat().st_mtime)
+    threads = re.search(r" threads=(\d+)", command)
+    return {
+        "seconds": seconds if max(parts, default=1) == 1 else None,
+        "cores": int(threads[1]) if threads else cores(),
+    }
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def write_json(path: Path, content: Any) -> None:
+    """In the form that the evaluation writes."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
 def write_predictions(folder: Path, text: str) -> None:
-    """As plain lines, or gzipped, with the same bytes for the same lines."""
+    """As plain lines, or gzipped: the same bytes for the same lines."""
     plain, packed = folder / "predictions.jsonl", folder / "predictions.jsonl.gz"
     data = text.encode()
-    (plain if len(data) > LARGE else packed).unlink(missing_ok=True)
     if len(data) > LARGE:
+        plain.unlink(missing_ok=True)
         packed.write_bytes(gzip.compress(data, mtime=0))
     else:
+        packed.unlink(missing_ok=True)
         plain.write_bytes(data)
 
 
 def fresh(folder: Path, files: Sequence[tuple[Path, str]]) -> None:
-    """A folder that holds copies of these files and nothing of an earlier run."""
+    """A folder with copies of these files and nothing of an earlier run."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for source, name in files:
-        shutil.copy(source, folder / name)
+        shutil.copyfile(source, folder / name)

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,11 @@ def origin(metrics: Mapping[str, Any], path: Path) -> str:
     code = f"commit {source['commit'][:10]}{' and changes' if source['dirty'] else ''}" if source["commit"] else ""
     parts = [f"`{source['command']}`", code, f"data {source['fingerprint'][:10]}", f"weights {source['model'][:10]}"]
     cost = path.with_name("cost.json")
-    if cost.exists():
-        spent = json.loads(cost.read_text())
-        parts.append(f"{spent['seconds'] / 60:.0f} minutes on {spent['cores']} cores, {spent['peak_gb']:.1f} GB")
+    spent: dict[str, Any] = json.loads(cost.read_text()) if cost.exists() else {"seconds": None, "cores": 1}
+    if spent["seconds"] is not None:
+        parts.append(
+            f"{spent['seconds'] / 60:.0f} minutes on {spent['cores']} core{'' if spent['cores'] == 1 else 's'}"
+        )
     return "<sub>Brackets: 95% intervals. " + ", ".join(filter(None, parts)) + ".</sub>"
 
 
@@ -103,10 +106,12 @@ def figures(folder: Path, words: Sequence[str], page: Path) -> str:
 
 def output(path: Path, words: Sequence[str], page: Path) -> str:
     """A program's output as a code block; of a line that a progress bar wrote over, its last state."""
-    lines = [line.rstrip("\r").split("\r")[-1].rstrip() for line in path.read_text().strip("\n").split("\n")]
+    text = path.read_bytes().decode().strip()  # read_text would make lines of a bar's states
+    lines = [line.rstrip("\r").split("\r")[-1].rstrip() for line in text.split("\n")]
     if words:
-        count = int(words[1])
-        lines = lines[:count] if words[0] == "head" else lines[-count:]
+        if not re.fullmatch(r"(head|tail) [1-9]\d*", " ".join(words)):
+            raise ValueError(f"{page}: an output block says {' '.join(words)}; say head 12 or tail 12")
+        lines = lines[: int(words[1])] if words[0] == "head" else lines[-int(words[1]) :]
     return "\n".join(["```text", *lines, "```"])
 
 
@@ -127,18 +132,22 @@ def stale(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
             yield page, new
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> None:
     """Fills the pages, or checks them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page is stale")
-    check = parser.parse_args().check
-    found = list(stale())
+    check = parser.parse_args(arguments).check
+    found = list(stale(root))
     for page, text in found:
-        print(f"{page.relative_to(ROOT)}: {'stale; run python -m experiments.tables' if check else 'filled'}")
+        print(f"{page.relative_to(root)}: {'stale; run python -m experiments.tables' if check else 'filled'}")
         if not check:
             page.write_text(text, encoding="utf-8")
     raise SystemExit(1 if check and found else 0)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

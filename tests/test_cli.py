@@ -284,7 +284,7 @@ def test_help_and_mistakes_are_answered_in_half_a_second(name):
     done = run(name, "--help")
     assert done.returncode == 0 and done.stdout.count("python -m toolformer.") >= 3 and "Settings" in done.stdout
     assert seconds(name, "--help") < 0.5
-    done = run(name, "sede=1")
+    done = run(name, "nmae=x")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: sede: no such setting; nearest: seed (--help lists all)\n"
+    assert done.stderr == "error: nmae: no such setting; nearest: name (--help lists all)\n"
     assert seconds(name, "sede=1") < 0.5

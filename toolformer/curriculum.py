@@ -19,8 +19,11 @@ def main(cfg: DictConfig, folder: Path) -> None:
       python -m toolformer.curriculum experiment=demo model.num_gists=2,4,8 --multirun
       python -m toolformer.curriculum experiment=demo order=[tool_calling] name=no-curriculum
     """
+    import torch
     from hydra.utils import instantiate
+    from lightning.pytorch.utilities import rank_zero_only
 
+    from toolformer.evaluation import evaluate
     from toolformer.train import build_model, prepare_process, run_stage
 
     prepare_process(cfg)
@@ -34,10 +37,11 @@ def main(cfg: DictConfig, folder: Path) -> None:
     if (folder / "metrics.json").exists():
         print("evaluation: finished before, taken as it is")
         return
-    from toolformer.evaluation import evaluate
-
+    if rank_zero_only.rank:  # the other processes of a distributed run have done their part
+        return
     model, prompts = build_model(cfg, source, weights)
-    evaluate(model.eval(), prompts, source, folder / "evaluation", **cfg.evaluation)
+    device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"
+    evaluate(model.eval().to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
     shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
 
 

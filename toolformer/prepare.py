@@ -13,6 +13,11 @@ def main(cfg: DictConfig, folder: Path) -> None:
 
     Takes them from data.root (default: $TOOLFORMER_DATA), or downloads them there first (390 MB, checked, resumed
     where it broke off). Done once per data and rules; the second call finds it.
+
+    Examples:
+      python -m toolformer.prepare data=sgd
+      python -m toolformer.prepare data=sgd data.root=/data download=false
+      python -m toolformer.prepare data=sgd data.rules.test_wording=5
     """
     import shutil
 

@@ -19,6 +19,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
 
     Examples:
       python -m toolformer.report run=outputs/demo
+      python -m toolformer.report run=outputs/curriculum
       python -m toolformer.report 'run=[outputs/demo,outputs/gists-4]'
     """
     from toolformer.reporting.comparison import write_comparison

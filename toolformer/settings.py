@@ -99,7 +99,7 @@ def link(folder: Path, name: str) -> str | None:
 
 @contextmanager
 def claimed(folder: Path, cfg: DictConfig) -> Generator[None]:
-    """The run folder while a job works in it: claimed and linked; taken away again if it fails and left no file there."""
+    """The run folder while a job works in it: claimed and linked; taken away if the job fails and left no file."""
     fresh = not folder.exists() or not any(folder.iterdir())
     linked, before = folder.name.startswith(f"{cfg.name}-"), None
     try:

@@ -39,11 +39,11 @@ def prepare_process(cfg: DictConfig) -> None:
     """Threads and seeds of this process, before anything is built."""
     import lightning as L
     import torch
-    import transformers
+    from transformers.utils.logging import disable_progress_bar
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    transformers.utils.logging.disable_progress_bar()
+    disable_progress_bar()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
@@ -90,6 +90,7 @@ def run_stage(
         merge_curves(folder)
         report = {"steps": trainer.global_step, **prompts.report}
         (folder / "finished.json").write_text(json.dumps(report, indent=1) + "\n")
+    trainer.strategy.barrier()  # no process looks for the weights before they are written
     return backbone
 
 
@@ -120,7 +121,8 @@ def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | Non
 
 def check_shape(wanted: DictConfig, model: ToolFormerMicro, path: str) -> None:
     """Weights that are warm-started from must have the shape that the configuration asks for."""
-    for key, value in OmegaConf.to_container(wanted, resolve=True).items():
+    for key, value in dict(wanted).items():
+        key = str(key)
         mine = getattr(model.config, key, value)
         if not key.startswith("_") and key not in ("source", "initializer_range", "gate_init") and mine != value:
             raise ValueError(f"{path}: its {key} is {mine!r}, model.{key} is {value!r}; set model.{key}={mine!r}")
@@ -141,18 +143,18 @@ def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
 
 def build_callbacks(cfg: DictConfig, stage: DictConfig, folder: Path) -> list[Any]:
     """Best and last checkpoints, a progress bar, and early stopping where ``stage.patience`` is set."""
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+    from toolformer.stages.progress import StageProgress
 
     mode = "min" if stage.monitor.endswith("loss") else "max"
     checkpoints = str(folder / "checkpoints")
     callbacks: list[Any] = [
         ModelCheckpoint(checkpoints, "best", monitor=stage.monitor, mode=mode, enable_version_counter=False),
-        ModelCheckpoint(
-            checkpoints, "last", every_n_train_steps=stage.checkpoint_every, enable_version_counter=False
-        ),
+        ModelCheckpoint(checkpoints, "last", every_n_train_steps=stage.checkpoint_every, enable_version_counter=False),
     ]
     if cfg.progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(StageProgress(folder.name))
     if stage.patience is not None:
         callbacks.append(EarlyStopping(stage.monitor, mode=mode, patience=stage.patience))
     return callbacks

@@ -81,7 +81,7 @@ def test_every_pointed_decision_is_the_pointers(query):
             index = torch.arange(len(tools))[None]
             memory, memory_mask = model.memory(gists, index)
             with torch.no_grad():
-                states = model.decode(ids, memory=memory, memory_mask=memory_mask).last_hidden_state[:, -1:]
+                states = model.decode(ids, memory=memory, memory_mask=memory_mask)[:, -1:]
                 asking = torch.tensor([prompt])
                 view = model.encode_request(asking, torch.ones_like(asking, dtype=torch.bool))
                 shares = model.point(states, view, gists, index)[0, 0].softmax(-1)

@@ -164,7 +164,7 @@ def test_half_precision_and_attention_are_a_choice_of_the_reader(tmp_path: Path)
     for case in (batch, none):
         assert logits(model, case).isfinite().all()
         gists = model.encode_tools(case.tool_ids, case.tool_mask)
-        states = model.decode(case.input_ids, **remember(model, case)).last_hidden_state[:, -1:]
+        states = model.decode(case.input_ids, **remember(model, case))[:, -1:]
         request = model.encode_request(case.input_ids, case.attention_mask)
         for tools in (gists, gists[:0]) if case is none else (gists,):
             assert model.point(states, request, tools, case.tool_index)[..., 0].isfinite().all()

@@ -48,7 +48,7 @@ def loss(model: ToolFormerMicro, batch: Inputs) -> Tensor:
     """Next token and, where there is a pointer, the choice of tool at the end of each prompt: every weight is used."""
     gists = model.encode_tools(batch.tool_ids, batch.tool_mask)
     memory, memory_mask = model.memory(gists, batch.tool_index)
-    states = model.decode(batch.input_ids, memory=memory, memory_mask=memory_mask).last_hidden_state
+    states = model.decode(batch.input_ids, memory=memory, memory_mask=memory_mask)
     labels = torch.where(batch.attention_mask, batch.input_ids, -100)
     total, count = linear_cross_entropy(states[:, :-1], model.lm_head.weight, labels[:, 1:])
     if model.pointer is None:
@@ -146,8 +146,8 @@ def test_no_tool_in_the_whole_batch():
     request = model.encode_request(batch.input_ids, batch.attention_mask)
     scores = model.point(torch.zeros(3, 1, SHAPE["hidden_size"]), request, gists, torch.full((3, 2), -1))
     assert scores[..., 0].isfinite().all() and (scores[..., 1:] == float("-inf")).all()
-    states = model.decode(batch.input_ids, memory=memory, memory_mask=mask).last_hidden_state
-    torch.testing.assert_close(states, model.decode(batch.input_ids).last_hidden_state)
+    states = model.decode(batch.input_ids, memory=memory, memory_mask=mask)
+    torch.testing.assert_close(states, model.decode(batch.input_ids))
 
 
 def orders(index: Tensor) -> list[Tensor]:
@@ -163,7 +163,7 @@ def test_the_order_of_tools_decides_nothing():
     for index in orders(batch.tool_index):
         moved = batch._replace(tool_index=index)
         torch.testing.assert_close(logits(model, moved), first, rtol=1e-4, atol=1e-5)
-        states = model.decode(moved.input_ids, **remember(model, moved)).last_hidden_state[:, -1:]
+        states = model.decode(moved.input_ids, **remember(model, moved))[:, -1:]
         found = model.point(states, request, gists, index)[:, 0]
         by_tool = torch.full((3, 6), float("-inf")).scatter(1, index.clamp(min=-1) + 1, found[:, 1:])
         by_tool[:, 0] = found[:, 0]  # no call; holes landed there too

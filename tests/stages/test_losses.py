@@ -63,7 +63,7 @@ def gists_of(model: ToolFormerMicro, batch: CallBatch, tools: list[int]) -> Tens
 def surprise(model: ToolFormerMicro, ids: Tensor, labels: Tensor, gists: Tensor) -> tuple[list[Tensor], Tensor]:
     """``-log p`` of each supervised token of one sequence that sees ``gists (N, K, D)``; its states as well."""
     memory, mask = model.memory(gists, torch.arange(len(gists))[None])
-    states = model.decode(ids[None], memory=memory, memory_mask=mask).last_hidden_state[0]
+    states = model.decode(ids[None], memory=memory, memory_mask=mask)[0]
     shares = F.linear(states, model.lm_head.weight).log_softmax(-1)
     return [-shares[t - 1, labels[t]] for t in range(1, len(ids)) if labels[t] != -100], states
 

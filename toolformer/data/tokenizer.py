@@ -23,7 +23,8 @@ SKELETON = "|".join(  # the fixed words of a JSON Schema and of a call: each bec
         r'\{"name": "',
         r'", "description": "',
         r'\.?", "parameters": \{"type": "object", "properties": \{"?',
-        rf'": \{{"type": "{TYPES}"(?:, "description": "|, "enum": \["|, "items": \{{"type": "{TYPES}"\}}(?:, "description": ")?)?',
+        rf'": \{{"type": "{TYPES}"(?:, "description": "|, "enum": \["|, "items": \{{"type": "{TYPES}"\}}'
+        r'(?:, "description": ")?)?',
         r'"\}, "',
         r'"\}\}, "required": \["',
         r'"\]\}\}',

@@ -7,11 +7,13 @@ Letters as in ``model.modeling``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -23,7 +25,8 @@ from toolformer.records import Message, Tool
 
 Decoding = Literal["free", "constrained", "pointed"]
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "pointed")
-COMPACT = 0.85  # a batch goes on without its finished rows when no more than this part of it is live
+COMPACT = 0.85  # a batch goes on without its finished rows when no more than this part of it is being written
+REFILL = 0.6  # waiting requests join when no more than this part of a full batch is being written
 
 
 class Request(NamedTuple):
@@ -97,136 +100,190 @@ class Engine:
         self, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], None] | None = None
     ) -> list[Answer]:
         """One answer a request, in their order; ``progress`` is told how many more are done."""
-        prompts = [self.prompts.prompt(request.messages, room=self.max_new_tokens) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: (len(prompts[i]), len(requests[i].tools)))
-        answers: list[Answer] = [Answer() for _ in requests]
-        for rows in in_batches(order, self.batch_size):
-            batch = _Batch(self, [requests[i] for i in rows], [prompts[i] for i in rows], decoding)
-            for i, answer in zip(rows, batch.run(), strict=True):
-                answers[i] = answer
-            if progress is not None:
-                progress(len(rows))
-        return answers
+        return _Writing(self, requests, decoding).run(progress or (lambda done: None))
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
         return [scores for _, scores in self.first(requests, "pointed")]
 
+    @torch.inference_mode()
     def first(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[Tensor, list[float]]]:
         """Next-token logits ``(V,)`` before anything is written, and the pointer's scores (none but when pointed)."""
-        prompts = [self.prompts.prompt(request.messages, room=self.max_new_tokens) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: (len(prompts[i]), len(requests[i].tools)))
+        writing = _Writing(self, requests, decoding)
         out: list[tuple[Tensor, list[float]]] = [(torch.empty(0), [])] * len(requests)
-        for rows in in_batches(order, self.batch_size):
-            batch = _Batch(self, [requests[i] for i in rows], [prompts[i] for i in rows], decoding)
-            logits, scores = batch.first()
-            for place, i in enumerate(rows):
-                own = [] if scores is None else scores[place, : 1 + len(requests[i].tools)].tolist()
-                out[i] = (logits[place].cpu(), own)
+        for rows in in_batches(list(writing.waiting), self.batch_size):
+            batch = writing.start(rows)
+            states = writing.read(batch)
+            scores = writing.scores(batch, list(range(len(rows))), states[:, -1]) if writing.points else []
+            logits = self.model.next_token_logits(states, batch.ids, batch.mask, None, last=1)[:, 0].float().cpu()
+            for place, row in enumerate(rows):
+                own = scores[place, : 1 + len(requests[row].tools)].tolist() if writing.points else []
+                out[row] = (logits[place], own)
         return out
 
 
+@dataclass
 class _Batch:
-    """The state of one batch: caches, matchers, and which rows are still being written."""
+    """Rows that are written together: ``mask`` has a column for each token read or about to be read."""
 
-    def __init__(self, engine: Engine, requests: Sequence[Request], prompts: list[list[int]], decoding: Decoding):
-        self.engine, self.model, self.decoding = engine, engine.model, decoding
-        self.requests = requests
-        self.answers = [Answer() for _ in requests]
-        self.matchers: list = [None] * len(requests)
-        self.calls = [0] * len(requests)
-        self.live = list(range(len(requests)))
-        device = self.model.device
-        ids, mask = pad(prompts, left=True)
-        self.ids, self.mask = ids.to(device), mask.to(device)
-        counts = [len(request.tools) for request in requests]
-        self.gists = torch.cat([request.gists.to(device) for request in requests])
-        places = iter(range(sum(counts)))
-        self.tool_index = pad([[next(places) for _ in range(n)] for n in counts], -1)[0].to(device)
-        if decoding == "constrained":
-            self.matchers = [engine.grammar.choice(request.tools, engine.most_calls) for request in requests]
+    rows: list[int]  # places among the requests
+    ids: Tensor  # (B, T) what is read next
+    mask: Tensor  # (B, L), left-padded
+    memory: Tensor  # (B, M, D)
+    memory_mask: Tensor  # (B, M)
+    request: Tensor | None  # (B, D)
+    cache: GistCache
+
+    def select(self, keep: list[int]) -> None:
+        """Goes on with some of the rows, without the columns that only the others needed."""
+        index = torch.tensor(keep, device=self.mask.device)
+        self.cache.batch_select_indices(index)
+        self.rows = [self.rows[i] for i in keep]
+        self.ids, self.mask = self.ids[index], self.mask[index]
+        self.memory, self.memory_mask = self.memory[index], self.memory_mask[index]
+        self.request = None if self.request is None else self.request[index]
+        self.widen(self.mask.shape[1] - int(self.mask.sum(-1).max()))
+
+    def widen(self, by: int) -> None:
+        """Takes ``by`` columns of padding away on the left, or puts some there if ``by`` is negative."""
+        self.mask = F.pad(self.mask, (-by, 0))
+        for layer in self.cache.self_attention_cache.layers:
+            layer.keys, layer.values = (F.pad(x, (0, 0, -by, 0)) for x in (layer.keys, layer.values))
+        if self.cache.said is not None:
+            keys, ids = self.cache.said
+            self.cache.said = F.pad(keys, (0, 0, -by, 0)), F.pad(ids, (-by, 0))
+
+    def join(self, other: _Batch) -> None:
+        """Takes the rows of another batch in."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        for batch in (self, other):
+            batch.widen(batch.mask.shape[1] - width)
+        for part in ("self_attention_cache", "cross_attention_cache"):
+            for mine, theirs in zip(getattr(self.cache, part).layers, getattr(other.cache, part).layers, strict=True):
+                mine.keys, mine.values = torch.cat([mine.keys, theirs.keys]), torch.cat([mine.values, theirs.values])
+        if self.cache.said is not None and other.cache.said is not None:
+            keys, ids = zip(self.cache.said, other.cache.said, strict=True)
+            self.cache.said = torch.cat(keys), torch.cat(ids)
+        self.rows += other.rows
+        self.ids, self.mask = torch.cat([self.ids, other.ids]), torch.cat([self.mask, other.mask])
+        self.memory = torch.cat([self.memory, other.memory])
+        self.memory_mask = torch.cat([self.memory_mask, other.memory_mask])
+        if self.request is not None and other.request is not None:
+            self.request = torch.cat([self.request, other.request])
+
+
+class _Writing:
+    """All requests of one call: those in the batch, and those that wait for a place in it.
+
+    A few long answers would keep a fixed batch busy when most of its rows have ended; here others take their places.
+    """
+
+    def __init__(self, engine: Engine, requests: Sequence[Request], decoding: Decoding):
+        self.engine, self.model, self.decoding, self.requests = engine, engine.model, decoding, requests
         self.points = decoding == "pointed"
         if self.points and self.model.pointer is None:
             raise ValueError("decoding is 'pointed' but the model has no pointer; use free or constrained")
+        self.prompts = [engine.prompts.prompt(request.messages, room=engine.max_new_tokens) for request in requests]
+        self.answers = [Answer() for _ in requests]
+        self.matchers: list = [None] * len(requests)
+        self.calls = [0] * len(requests)
+        self.ended = [False] * len(requests)
+        order = sorted(range(len(requests)), key=lambda i: len(self.prompts[i]))
+        self.waiting = deque(order)
+        self.tools = max([1, *(len(request.tools) for request in requests)])  # so that batches can be joined
 
     @torch.inference_mode()
-    def run(self) -> list[Answer]:
-        """Prefill, then a token at a time until every row has ended."""
-        model = self.model
-        memory, memory_mask = model.memory(self.gists, self.tool_index)
-        cache = GistCache(DynamicCache())
-        mask, ids, request = self.mask.long(), self.ids, self._request()
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        for _ in range(self.engine.max_new_tokens):
-            states = model.decode(
-                ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                memory=memory,
-                memory_mask=memory_mask,
-            ).last_hidden_state
-            if self.points:
-                self._decide(states[:, -1], request)
-            chosen = self._choose(model.next_token_logits(states, ids, mask, cache, last=1)[:, 0].float())
-            keep = self._append(chosen)
-            if not keep:
-                break
-            if len(keep) <= COMPACT * len(self.live):
-                rows = torch.tensor(keep, device=mask.device)
-                cache.batch_select_indices(rows)
-                mask, memory, memory_mask, chosen = mask[rows], memory[rows], memory_mask[rows], chosen[rows]
-                self.tool_index = self.tool_index[rows]
-                request = request[rows] if request is not None else None
-                self.live = [self.live[i] for i in keep]
-            ids = chosen[:, None]
-            positions = mask.sum(-1, keepdim=True)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    def run(self, progress: Callable[[int], object]) -> list[Answer]:
+        """A token at a time until every row has ended."""
+        full, batch = self.engine.batch_size, None
+        while self.waiting or batch is not None:
+            if self.waiting and (batch is None or len(batch.rows) <= REFILL * full):
+                room = full - (0 if batch is None else len(batch.rows))
+                more = self.start([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))])
+                more = self._advance(more, progress)
+                if batch is not None and more is not None:
+                    batch.join(more)
+                batch = batch or more
+            if batch is not None:
+                batch = self._advance(batch, progress)
         for answer in self.answers:
             tokens = answer.tokens[:-1] if answer.finished else answer.tokens
             answer.text = str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
         return self.answers
 
-    @torch.inference_mode()
-    def first(self) -> tuple[Tensor, Tensor | None]:
-        """Before anything is written: next-token logits ``(B, V)``, and the pointer's scores ``(B, 1 + N)``."""
-        memory, memory_mask = self.model.memory(self.gists, self.tool_index)
-        mask = self.mask.long()
-        states = self.model.decode(
-            self.ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            use_cache=False,
-            memory=memory,
-            memory_mask=memory_mask,
-        ).last_hidden_state
-        scores = None
+    def start(self, rows: list[int]) -> _Batch:
+        """A batch of which nothing has been read yet."""
+        model, device = self.model, self.model.device
+        ids, mask = pad([self.prompts[row] for row in rows], left=True)
+        ids, mask = ids.to(device), mask.to(device)
+        memory, memory_mask = model.memory(*self._gists(rows, self.tools))
+        request = None
+        if model.pointer is not None and self.points and model.pointer.query != "decoder":
+            request = model.encode_request(ids, mask)
+        if self.decoding == "constrained":
+            for row in rows:
+                self.matchers[row] = self.engine.grammar.choice(self.requests[row].tools, self.engine.most_calls)
+        return _Batch(rows, ids, mask.long(), memory, memory_mask, request, GistCache(DynamicCache()))
+
+    def _gists(self, rows: list[int], width: int = 0) -> tuple[Tensor, Tensor]:
+        """The gists of some rows, and which row has which: ``(U, K, D)``, ``(B, N)`` with N at least ``width``."""
+        gists = torch.cat([self.requests[row].gists.to(self.model.device) for row in rows])
+        index, at = [], 0
+        for row in rows:
+            n = len(self.requests[row].tools)
+            index.append([*range(at, at + n), *[-1] * (width - n)])
+            at += n
+        return gists, pad(index, -1)[0].to(self.model.device)
+
+    def read(self, batch: _Batch) -> Tensor:
+        """Decoder states ``(B, T, D)`` of what is read next."""
+        positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
+        return self.model.decode(
+            batch.ids,
+            attention_mask=batch.mask,
+            position_ids=positions,
+            past_key_values=batch.cache,
+            use_cache=True,
+            memory=batch.memory,
+            memory_mask=batch.memory_mask,
+        )
+
+    def _advance(self, batch: _Batch, progress: Callable[[int], object]) -> _Batch | None:
+        """Reads, decides, and writes one token a row; None when all its rows have ended."""
+        states = self.read(batch)
         if self.points:
-            scores = self.model.point(states[:, -1:], self._request(), self.gists, self.tool_index)[:, 0]
-        return self.model.next_token_logits(states, self.ids, mask, None, last=1)[:, 0].float(), scores
-
-    def _request(self) -> Tensor | None:
-        """The encoded requests ``(B, D)``, where the pointer wants them."""
-        if not self.points or self.model.pointer.query == "decoder":
+            self._decide(batch, states[:, -1])
+        logits = self.model.next_token_logits(states, batch.ids, batch.mask, batch.cache, last=1)[:, 0]
+        chosen = self._choose(batch, logits.float())
+        before = sum(self.ended[row] for row in batch.rows)
+        keep = self._append(batch, chosen)
+        progress(len(batch.rows) - len(keep) - before)
+        if not keep:
             return None
-        return self.model.encode_request(self.ids, self.mask)
+        batch.ids = chosen[:, None]
+        batch.mask = F.pad(batch.mask, (0, 1), value=1)
+        if len(keep) <= COMPACT * len(batch.rows) or self.waiting and len(keep) <= REFILL * self.engine.batch_size:
+            batch.select(keep)
+        return batch
 
-    def _decide(self, states: Tensor, request: Tensor | None) -> None:
+    def scores(self, batch: _Batch, places: list[int], states: Tensor) -> Tensor:
+        """The pointer's scores ``(P, 1 + N)`` of some rows of the batch; ``states`` are those of all."""
+        index = torch.tensor(places, device=states.device)
+        request = None if batch.request is None else batch.request[index]
+        return self.model.point(states[index, None], request, *self._gists([batch.rows[i] for i in places]))[:, 0]
+
+    def _decide(self, batch: _Batch, states: Tensor) -> None:
         """Where a call may start, the pointer picks the tool or none, and the row gets the grammar of that choice."""
-        starting = [i for i, row in enumerate(self.live) if self._may_start(row)]
+        starting = [i for i, row in enumerate(batch.rows) if self._may_start(row)]
         if not starting:
             return
-        rows = torch.tensor(starting, device=states.device)
-        scores = self.model.point(
-            states[rows, None], request[rows] if request is not None else None, self.gists, self.tool_index[rows]
-        )[:, 0]
-        first = torch.tensor([self.calls[self.live[i]] == 0 for i in starting], device=states.device)
+        scores = self.scores(batch, starting, states)
+        first = torch.tensor([self.calls[batch.rows[i]] == 0 for i in starting], device=states.device)
         scores[:, 0] += self.engine.no_call_bias * first
         shares = scores.double().softmax(-1).cpu()
         grammar = self.engine.grammar
         for i, share in zip(starting, shares, strict=True):
-            row = self.live[i]
+            row = batch.rows[i]
             tools = self.requests[row].tools
             self.answers[row].choices.append(share[: 1 + len(tools)].tolist())
             pick = int(share.argmax())
@@ -238,36 +295,35 @@ class _Batch:
                 self.calls[row] = self.engine.most_calls + 1  # no further decision
 
     def _may_start(self, row: int) -> bool:
-        answer = self.answers[row]
-        if answer.finished or self.calls[row] > self.engine.most_calls:
+        if self.ended[row] or self.calls[row] > self.engine.most_calls:
             return False
-        return not answer.tokens or answer.tokens[-1] == self.engine.prompts.call_close
+        tokens = self.answers[row].tokens
+        return not tokens or tokens[-1] == self.engine.prompts.call_close
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        """The best allowed token of each live row."""
+    def _choose(self, batch: _Batch, logits: Tensor) -> Tensor:
+        """The best allowed token of each row."""
         if self.decoding == "free":
             return logits.argmax(-1)
-        allowed = torch.from_numpy(
-            self.engine.grammar.allowed([self.matchers[row] for row in self.live], logits.shape[1])
-        ).to(logits.device)
-        end = self.engine.prompts.end
-        for i, row in enumerate(self.live):
-            if self.points and self.matchers[row] is None:  # after the last call nothing but the end
-                allowed[i] = False
-                allowed[i, end] = True
+        matchers = [self.matchers[row] for row in batch.rows]
+        allowed = torch.from_numpy(self.engine.grammar.allowed(matchers, logits.shape[1])).to(logits.device)
+        if self.points:  # after the last call nothing but the end
+            closed = [i for i, matcher in enumerate(matchers) if matcher is None]
+            allowed[closed] = False
+            allowed[closed, self.engine.prompts.end] = True
         return logits.masked_fill(~allowed, float("-inf")).argmax(-1)
 
-    def _append(self, chosen: Tensor) -> list[int]:
-        """Write the tokens down; returns the places in ``live`` that go on."""
+    def _append(self, batch: _Batch, chosen: Tensor) -> list[int]:
+        """Writes the tokens down; returns the places in the batch that go on."""
         keep = []
-        for i, (row, token) in enumerate(zip(self.live, chosen.tolist(), strict=True)):
-            answer = self.answers[row]
-            if answer.finished:
+        for i, (row, token) in enumerate(zip(batch.rows, chosen.tolist(), strict=True)):
+            if self.ended[row]:
                 continue
+            answer, matcher = self.answers[row], self.matchers[row]
             answer.tokens.append(token)
-            matcher = self.matchers[row]
-            if token == self.engine.prompts.end:
-                answer.finished = True
+            answer.finished = token == self.engine.prompts.end
+            self.ended[row] = answer.finished or len(answer.tokens) == self.engine.max_new_tokens
+            if self.ended[row]:
+                self.matchers[row] = None
                 continue
             if matcher is not None:
                 matcher.consume_token(token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -35,7 +35,7 @@ class Grammar:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int):
-        self.lexer: LLTokenizer = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=end)
+        self.lexer: LLTokenizer = from_tokenizer(cast(Any, tokenizer), n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
         self._one = lru_cache(maxsize=4096)(_one_call)
         self._kept = lru_cache(maxsize=1024)(self._matcher)  # compiling takes 2 ms, a copy 4 us

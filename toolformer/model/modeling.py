@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache, GenerationMixin
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2DecoderLayer,
@@ -186,7 +186,7 @@ class GistCache(EncoderDecoderCache):
         self.said = keys, ids
         return self.said
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rows of another order, for beams."""
         super().reorder_cache(beam_idx)
         self._rows(beam_idx)
@@ -357,16 +357,17 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         tools = self.pointer.tools(gists) if gists.shape[0] else none
         return self.pointer.scores(self.pointer.queries(states, request), tools, tool_index)
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw) -> BaseModelOutputWithPast:
-        """Prompt tokens ``(B, T)`` -> decoder states; ``memory``, ``memory_mask`` and caches go in as keywords."""
-        return self.decoder(inputs_embeds=self.embed_tokens(input_ids), attention_mask=attention_mask, **kw)
+    def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw: Any) -> Tensor:
+        """Prompt tokens ``(B, T)`` -> decoder states ``(B, T, D)``; memory, its mask and caches go in as keywords."""
+        out = self.decoder(inputs_embeds=self.embed_tokens(input_ids), attention_mask=attention_mask, **kw)
+        return out.last_hidden_state
 
     def next_token_loss(
-        self, states: Tensor, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+        self, states: Tensor, input_ids: Tensor | None, labels: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Summed loss and number of supervised tokens: ``states (B, T, D)``, ``input_ids`` and ``labels (B, T)``."""
         states, labels = states[:, :-1], labels[:, 1:]
-        if self.copy_head is None:
+        if self.copy_head is None or input_ids is None:
             return linear_cross_entropy(states, self.lm_head.weight, labels)
         length = states.shape[1]
         before = torch.ones(len(states), length, length, dtype=torch.bool, device=states.device).tril(-1)
@@ -382,12 +383,17 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         )
 
     def next_token_logits(
-        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None, last: int = 0
+        self,
+        states: Tensor,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        cache: Cache | None,
+        last: int = 0,
     ) -> Tensor:
         """Logits ``(B, t, V)`` of the last ``last`` of the states just computed from ``input_ids`` (0 = of all)."""
         kept = states[:, -last:] if last else states
         logits = self.lm_head(kept)
-        if self.copy_head is None:
+        if self.copy_head is None or input_ids is None:
             return logits
         keys, ids = self.copy_head.key(states), input_ids
         if isinstance(cache, GistCache):
@@ -428,8 +434,9 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         if memory is not None and memory_mask is None:
             memory_mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         inputs = {"memory": memory, "memory_mask": memory_mask, "past_key_values": past_key_values}
-        embedded = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        out = self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **inputs, **kw)
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        out = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **inputs, **kw)
         states, loss = out.last_hidden_state, None
         if labels is not None:
             total, count = self.next_token_loss(states, input_ids, labels, attention_mask)
@@ -441,12 +448,14 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             hidden_states=out.hidden_states,
         )
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kw) -> None:
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict[str, Any], *args, **kw) -> Any:
         """The library's cache, wrapped so that the gists are projected once per answer and not once per token."""
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kw)
+        prepare: Any = super()._prepare_cache_for_generation
+        out = prepare(generation_config, model_kwargs, *args, **kw)
         cache = model_kwargs.get("past_key_values")
         if cache is not None and not isinstance(cache, EncoderDecoderCache):
             model_kwargs["past_key_values"] = GistCache(cache)
+        return out
 
     def gates(self) -> list[float]:
         """How far each decoder layer has opened to the gists: tanh of its gate, or 1."""

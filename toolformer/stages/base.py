@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
 
 from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
@@ -68,6 +69,7 @@ class Stage(L.LightningModule):
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
         if self.logging_step:
             self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
+            self.log("loss", parts["loss"].detach(), prog_bar=True, logger=False)
             self._log_state(gists.detach())
         return parts["loss"]
 
@@ -78,7 +80,8 @@ class Stage(L.LightningModule):
     @property
     def logging_step(self) -> bool:
         """Whether Lightning writes down what is logged in this step."""
-        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+        every: int = getattr(self.trainer, "log_every_n_steps")  # noqa: B009  # set by a connector, unknown to checkers
+        return (self.trainer.global_step + 1) % every == 0
 
     def on_train_start(self) -> None:
         """The clock of examples per second starts here, and again after each validation."""
@@ -97,12 +100,12 @@ class Stage(L.LightningModule):
     def _log_state(self, gists: Tensor) -> None:
         spent = max(time.perf_counter() - self._since, 1e-9)
         flat = torch.nn.functional.normalize(gists.float().mean(1), dim=-1)
-        state = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
+        state: dict[str, Any] = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
         state |= {
             "gist/norm": gists.float().norm(dim=-1).mean(),
             "gist/std": gists.float().std(0).mean() if len(gists) > 1 else torch.tensor(0.0),
             "gist/cosine": (flat @ flat.T).mean(),  # 1 = all tools look alike
-            "lr": self.optimizers().param_groups[0]["lr"],
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "examples_per_second": self._examples / spent,
             "tokens_per_second": self._tokens / spent,
         }
@@ -118,13 +121,15 @@ class Stage(L.LightningModule):
 
     def to_device(self, batch: CallBatch) -> CallBatch:
         """A batch on the model's device."""
-        return L.pytorch.utilities.move_data_to_device(batch, self.device)
+        return move_data_to_device(batch, self.device)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Tensors travel; validation rows are records and stay."""
-        return super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, CallBatch) else batch
+        return (
+            super().transfer_batch_to_device(batch, device, dataloader_idx) if isinstance(batch, CallBatch) else batch
+        )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser over what is not frozen, and its schedule per step."""
         optimizer = build_optimizer(self.model, self.optimizer_name, lr=self.lr, weight_decay=self.weight_decay)
         schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.max_steps, self.lr_floor)
@@ -166,7 +171,7 @@ def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor, bucket
     totals, counts = [], []
     for rows, width in length_buckets(tools.rebuild_mask, buckets):
         ids, inputs = tools.rebuild_ids[rows, :width], {"memory": memory[rows], "memory_mask": memory_mask[rows]}
-        states = model.decode(ids, **inputs).last_hidden_state
+        states = model.decode(ids, **inputs)
         total, count = model.next_token_loss(states, ids, tools.rebuild_labels[rows, :width])
         totals.append(total)
         counts.append(count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +19,18 @@ class MuonAdamW(Optimizer):
     holds all. Muon's update is scaled to AdamW's (Liu et al. 2025, section 2.2): one learning rate serves both.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], **adamw):
-        groups = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
-        muon = {"momentum": 0.95, "nesterov": True, "ns_coefficients": (3.4445, -4.775, 2.0315), "eps": 1e-7}
+    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], **adamw: Any):
+        groups: list[dict[str, Any]] = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
+        muon: dict[str, Any] = {
+            "momentum": 0.95,
+            "nesterov": True,
+            "ns_coefficients": (3.4445, -4.775, 2.0315),
+            "eps": 1e-7,
+        }
         muon |= {"ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
         self._muon = Muon(matrices, lr=adamw["lr"], weight_decay=adamw["weight_decay"], **muon)
-        self._adamw = AdamW(others, fused=True, **{**adamw, "weight_decay": 0.0})
+        plain: dict[str, Any] = {**adamw, "weight_decay": 0.0}
+        self._adamw = AdamW(others, fused=True, **plain)
         for group, part in zip(groups, (self._muon, self._adamw), strict=True):
             group |= {k: v for k, v in part.param_groups[0].items() if k != "params"}
         super().__init__(groups, {})
@@ -59,7 +66,10 @@ def build_optimizer(
     if name == "muon" and matrices:
         return MuonAdamW(matrices, rest, lr=lr, weight_decay=weight_decay, betas=betas)
     if name in ("adamw", "muon"):
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
         optimizer = AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
         optimizer._step_supports_amp_scaling = False  # let the trainer unscale and clip, as with any other optimiser
         return optimizer

@@ -76,7 +76,7 @@ class ToolCalling(Stage):
         for rows, width in length_buckets(batch.attention_mask, self.buckets):
             inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
             ids = batch.input_ids[rows, :width]
-            read = model.decode(ids, **inputs).last_hidden_state
+            read = model.decode(ids, **inputs)
             at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
             total, count = model.next_token_loss(read, ids, batch.labels[rows, :width])
             totals.append(total)
@@ -85,7 +85,7 @@ class ToolCalling(Stage):
         parts = {"call": torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)}
         weights = {"call": 1.0}
         needs_request = self.contrast_weight or (model.pointer is not None and model.pointer.query != "decoder")
-        request = encode_requests(model, batch, self.buckets) if needs_request else None
+        request = encode_requests(model, batch, self.buckets) if needs_request else gists.new_zeros(0)
         if model.pointer is not None and self.pointer_weight:
             scores = model.point(torch.cat(deciding), request, gists, batch.tool_index)
             parts["pointer"] = pointer_loss(scores, batch.call_targets)
