@@ -37,6 +37,8 @@ def main(cfg: DictConfig, folder: Path) -> None:
 
 def prepare_process(cfg: DictConfig) -> None:
     """Threads and seeds of this process, before anything is built."""
+    import warnings
+
     import lightning as L
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -44,6 +46,8 @@ def prepare_process(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     disable_progress_bar()
+    warnings.filterwarnings("ignore", message="You have overridden `transfer_batch_to_device`")  # on purpose: Stage's
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
@@ -66,6 +70,7 @@ def run_stage(
     folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     model, prompts = build_model(cfg, source, warm_start)
+    model.train()
     batches = instantiate(stage.batches, _convert_="object")(source, prompts, seed=cfg.seed)
     module = instantiate(stage.module, _convert_="object")(model, prompts)
     trainer = instantiate(

@@ -141,6 +141,17 @@ def test_a_second_run_writes_the_same_rows(scored, tmp_path):
     assert [line for line in one.splitlines() if '"memory": "real"' in line and '"plain"' in line][0] in longer
 
 
+def test_what_is_left_out_is_not_scored(tmp_path):
+    quick = {**SMALL, "rows": 3, "timing_rows": 0, "composability": {"tools": [], "rows": 0}, "max_new_tokens": 4}
+    metrics = evaluate(
+        hand_made(), prompts(), world(), tmp_path, **quick, leave_out=["*/plain/free/*", "*/masked/[fc]*", "*/zero"]
+    )
+    found = metrics["splits"]["test_unseen"]
+    places = [f"{variant} {decoding}" for variant in found for decoding in found[variant]]
+    assert places == ["plain constrained", "plain pointed", "masked pointed"]
+    assert all(list(memories) == ["real", "foreign", "missing"] for v in found.values() for memories in v.values())
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -151,6 +162,7 @@ def test_a_second_run_writes_the_same_rows(scored, tmp_path):
         ({"rows": 0}, "evaluation.rows is 0; it must be at least 1"),
         ({"composability": {"rows": 3}}, "it has tools and rows"),
         ({"splits": ["training"]}, "split is 'training'"),
+        ({"leave_out": ["test_seen/*"]}, "evaluation.leave_out has 'test_seen/\\*', which matches nothing"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path, change, why):

@@ -93,8 +93,9 @@ def scaling(
             present.append(Case(example, offered, offered))
             absent.append(without_gold(example, [*needed, *distractors[:size]]))
         point: dict[str, Any] = {"tools": size}
+        written = iter(engine.answer([gists.request(case) for case in (*present, *absent)], decoding, progress))
         for name, cases in (("present", present), ("absent", absent)):
-            answers = engine.answer([gists.request(case) for case in cases], decoding, progress)
+            answers = [next(written) for _ in cases]
             found = summary([judged(case, answer) for case, answer in zip(cases, answers, strict=True)], seed)
             point[name] = {key: found[key] for key in KEPT}
         points.append(point)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from toolformer.evaluation.evidence import reads_gists
 from toolformer.evaluation.provenance import provenance
 from toolformer.evaluation.scoring import judged, prediction, summarised
 from toolformer.evaluation.timing import timing
-from toolformer.inference.engine import DECODINGS, Engine
+from toolformer.inference.engine import DECODINGS, Decoding, Engine
 from toolformer.model.modeling import ToolFormerMicro
 from toolformer.reporting.tables import table
 
@@ -53,6 +55,7 @@ def evaluate(
     variants: Sequence[str] = VARIANTS,
     decodings: Sequence[str] = DECODINGS,
     memories: Sequence[str] = MEMORIES,
+    leave_out: Sequence[str] = (),
     composability: Mapping[str, Any] = COMPOSABILITY,
     timing_rows: int = 20,
     batch_size: int = 64,
@@ -77,6 +80,7 @@ def evaluate(
         variants: plain, masked (each row alone, under fresh random names).
         decodings: free, constrained, pointed; pointed is left out where the model has no pointer.
         memories: real, foreign, zero, missing.
+        leave_out: patterns of split/variant/decoding/memory that are not scored, e.g. ``test_seen/masked/*/*``.
         composability: ``tools``, the numbers of tools on offer, and ``rows``; 0 rows = leave it out.
         timing_rows: requests that are timed one by one; 0 = none.
         batch_size: requests decoded together.
@@ -92,6 +96,7 @@ def evaluate(
     _check(settings)
     if model.pointer is None:
         settings["decodings"] = [name for name in settings["decodings"] if name != "pointed"]
+    _plan(settings)
     found = {name: split_rows(source, name, rows, tools_per_request, seed) for name in splits}
     training = model.training
     model.eval()
@@ -154,28 +159,56 @@ def _score_all(
     """Every split in every variant, and all predictions."""
     scores: dict[str, Any] = {}
     lines = []
-    for name, split in found.items():
-        scores[name] = {}
-        for variant in settings["variants"]:
-            bar.set_description(f"{name} {variant}")
-            scores[name][variant], predictions = _score(engine, split, variant, settings, bar)
-            lines += [{"split": name, "variant": variant, **line} for line in predictions]
+    for (name, variant), wanted in _plan(settings).items():
+        bar.set_description(f"{name} {variant}")
+        scored = _score(engine, found[name], variant, wanted, settings, bar)
+        scores.setdefault(name, {})[variant], predictions = scored
+        lines += [{"split": name, "variant": variant, **line} for line in predictions]
     return scores, lines
 
 
+def _plan(settings: Mapping[str, Any]) -> dict[tuple[str, str], dict[Decoding, list[str]]]:
+    """By split and variant: the decodings that are scored, each with its memories."""
+    plan: dict[tuple[str, str], dict[Decoding, list[str]]] = {}
+    unused = set(settings["leave_out"])
+    keys = ("splits", "variants", "decodings", "memories")
+    for split, variant, decoding, memory in product(*(settings[key] for key in keys)):
+        matching = {p for p in settings["leave_out"] if fnmatchcase(f"{split}/{variant}/{decoding}/{memory}", p)}
+        unused -= matching
+        if not matching:
+            plan.setdefault((split, variant), {}).setdefault(decoding, []).append(memory)
+    if unused:
+        raise ValueError(
+            f"evaluation.leave_out has {min(unused)!r}, which matches nothing; "
+            "patterns are split/variant/decoding/memory, e.g. test_seen/masked/*/*"
+        )
+    return plan
+
+
 def _score(
-    engine: Engine, split: Rows, variant: str, settings: Mapping[str, Any], bar: tqdm
+    engine: Engine,
+    split: Rows,
+    variant: str,
+    wanted: Mapping[Decoding, Sequence[str]],
+    settings: Mapping[str, Any],
+    bar: tqdm,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One split in one variant: a summary per decoding and memory, and the predictions."""
     rows = varied(_rows(split, variant, "real", settings), variant, settings["seed"])
     gists = Gists(engine, distinct_tools(rows))
     metrics: dict[str, Any] = {}
     lines = []
-    for decoding in settings["decodings"]:
+    for decoding, memories in wanted.items():
         metrics[decoding] = {}
-        for memory in settings["memories"]:
-            asked = cases(_rows(rows, variant, memory, settings), memory, gists.tools, settings["seed"])
-            answers = engine.answer([gists.request(case) for case in asked], decoding, bar.update)
+        asking = {
+            memory: cases(_rows(rows, variant, memory, settings), memory, gists.tools, settings["seed"])
+            for memory in memories
+        }
+        requests = [gists.request(case) for asked in asking.values() for case in asked]
+        # all memories in one call: the few answers that take long are waited for once
+        written = iter(engine.answer(requests, decoding, bar.update))
+        for memory, asked in asking.items():
+            answers = [next(written) for _ in asked]
             judgements = [judged(case, answer) for case, answer in zip(asked, answers, strict=True)]
             metrics[decoding][memory] = summarised(asked, answers, judgements, settings["seed"])
             for case, answer, row in zip(asked, answers, judgements, strict=True):
@@ -214,12 +247,10 @@ def _beyond(engine: Engine, split: Rows, settings: Mapping[str, Any], bar: tqdm)
 def _answers(found: Mapping[str, Rows], settings: Mapping[str, Any]) -> int:
     """How many answers will be written, at most."""
     total = 0
-    for rows in found.values():
-        for variant in settings["variants"]:
-            for memory in settings["memories"]:
-                chosen = _rows(_rows(rows, variant, "real", settings), variant, memory, settings)
-                needed = sum(bool(e.calls) for e, _ in chosen) if memory == "missing" else len(chosen)
-                total += needed * len(settings["decodings"])
+    for (name, variant), wanted in _plan(settings).items():
+        for memory in chain(*wanted.values()):
+            chosen = _rows(_rows(found[name], variant, "real", settings), variant, memory, settings)
+            total += sum(bool(e.calls) for e, _ in chosen) if memory == "missing" else len(chosen)
     last = found["test_unseen" if "test_unseen" in found else list(found)[-1]]
     wanted = settings["composability"]
     return total + composing.answers_needed(last[: wanted["rows"]], wanted["tools"]) + settings["timing_rows"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -114,10 +114,10 @@ class Engine:
         for rows in in_batches(list(writing.waiting), self.batch_size):
             batch = writing.start(rows)
             states = writing.read(batch)
-            scores = writing.scores(batch, list(range(len(rows))), states[:, -1]) if writing.points else []
+            scores = writing.scores(batch, list(range(len(rows))), states[:, -1]) if writing.points else None
             logits = self.model.next_token_logits(states, batch.ids, batch.mask, None, last=1)[:, 0].float().cpu()
             for place, row in enumerate(rows):
-                own = scores[place, : 1 + len(requests[row].tools)].tolist() if writing.points else []
+                own = [] if scores is None else scores[place, : 1 + len(requests[row].tools)].tolist()
                 out[row] = (logits[place], own)
         return out
 
@@ -147,8 +147,9 @@ class _Batch:
     def widen(self, by: int) -> None:
         """Takes ``by`` columns of padding away on the left, or puts some there if ``by`` is negative."""
         self.mask = F.pad(self.mask, (-by, 0))
-        for layer in self.cache.self_attention_cache.layers:
-            layer.keys, layer.values = (F.pad(x, (0, 0, -by, 0)) for x in (layer.keys, layer.values))
+        layers: list[Any] = self.cache.self_attention_cache.layers
+        for layer in layers:
+            layer.keys, layer.values = F.pad(layer.keys, (0, 0, -by, 0)), F.pad(layer.values, (0, 0, -by, 0))
         if self.cache.said is not None:
             keys, ids = self.cache.said
             self.cache.said = F.pad(keys, (0, 0, -by, 0)), F.pad(ids, (-by, 0))
