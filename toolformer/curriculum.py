@@ -37,7 +37,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     if (folder / "metrics.json").exists():
         print("evaluation: finished before, taken as it is")
         return
-    if rank_zero_only.rank:  # the other processes of a distributed run have done their part
+    if getattr(rank_zero_only, "rank", 0):  # the other processes of a distributed run have done their part
         return
     model, prompts = build_model(cfg, source, weights)
     device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"

@@ -9,14 +9,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
-FOLDER, LOG, MISHAPS = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
-
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        mishap = MISHAPS.pop(0) if MISHAPS else "ok"
-        path, wanted = FOLDER / unquote(self.path.lstrip("/")), self.headers.get("Range")
-        with LOG.open("a") as log:
+        mishap = self.server.mishaps.pop(0) if self.server.mishaps else "ok"
+        path, wanted = self.server.folder / unquote(self.path.lstrip("/")), self.headers.get("Range")
+        with self.server.log.open("a") as log:
             log.write(f"{self.path} {wanted or '-'} {mishap}\n")
         if mishap == "busy" or not path.is_file():
             self.send_error(503 if mishap == "busy" else 404)
@@ -40,5 +38,6 @@ class Handler(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.folder, server.log, server.mishaps = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -121,7 +121,9 @@ def evaluate(
 def console(metrics: Mapping[str, Any], folder: str | Path) -> str:
     """What a person wants to see at the end: the table, whether the gists are read, where the files are."""
     verdict = reads_gists(metrics)[1]
-    return f"{table(metrics)}\n\n{verdict}\nmetrics and predictions: {folder}"
+    place = Path(folder)
+    shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    return f"{table(metrics)}\n\n{verdict}\nmetrics and predictions: {shown}"
 
 
 def _plain(value: Any) -> Any:
