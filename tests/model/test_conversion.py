@@ -111,6 +111,14 @@ def test_head_of_its_own(tmp_path: Path):
     check(tied, {k: v for k, v in source.state_dict().items() if k != "lm_head.weight"})
 
 
+def test_a_copy_head_is_one_of_the_new_parts(tmp_path: Path):
+    qwen().save_pretrained(tmp_path)
+    head = from_qwen(str(tmp_path), **CUT, copy_head=True).copy_head
+    assert head is not None and all(parameter.isfinite().all() for parameter in head.parameters())
+    with pytest.raises(ValueError, match="model.copy_head is 'yes'; it must be true or false"):
+        from_qwen(str(tmp_path), **CUT, copy_head="yes")
+
+
 def test_tied_checkpoint_into_an_untied_model(tmp_path: Path):
     source = qwen()
     source.save_pretrained(tmp_path)

@@ -80,7 +80,7 @@ class ToolFormerConfig(Qwen2Config):
             least = 0 if key.endswith("offset") else 1
             if type(value := getattr(self, key)) is not int or value < least:
                 raise ValueError(f"model.{key} is {value!r}; it must be an integer of at least {least}")
-        for key in ("no_tool_gist", "pointer", "tie_word_embeddings"):
+        for key in ("no_tool_gist", "copy_head", "pointer", "tie_word_embeddings"):
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"model.{key} is {getattr(self, key)!r}; it must be true or false")
         if self.pointer_temperature <= 0:

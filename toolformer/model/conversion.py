@@ -21,7 +21,7 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from toolformer.model.configuration import ToolFormerConfig
 from toolformer.model.modeling import ToolFormerMicro
 
-NEW_PARTS = re.compile(r"gist_pool\.|pointer\.|no_tool$|decoder\.layers\.\d+\.cross_attn")
+NEW_PARTS = re.compile(r"gist_pool\.|pointer\.|no_tool$|copy_head\.|decoder\.layers\.\d+\.cross_attn")
 LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+NEVER = -1e4  # a logit that stands for probability 0 and stays finite
 CHUNK_ELEMENTS = 1 << 26  # logits held at once: 256 MB in fp32
 
 
@@ -46,7 +47,7 @@ def copy_cross_entropy(
     write = writing.gather(1, labels[:, None])[:, 0] - writing.logsumexp(-1)
     scores = scores.float()
     right = following == labels[:, None]
-    copy = scores.masked_fill(~right, -1e4).logsumexp(-1) - scores.logsumexp(-1)
+    copy = scores.masked_fill(~right, NEVER).logsumexp(-1) - scores.logsumexp(-1)
     gate = gate.float()
     loss = -torch.logaddexp(F.logsigmoid(-gate) + write, F.logsigmoid(gate) + copy)
     return loss.sum(), torch.tensor(len(labels), device=labels.device)

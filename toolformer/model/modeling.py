@@ -25,9 +25,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from toolformer.model.configuration import ToolFormerConfig
-from toolformer.model.losses import copy_cross_entropy, linear_cross_entropy
-
-NEVER = -1e4  # a logit that stands for probability 0 and stays finite
+from toolformer.model.losses import NEVER, copy_cross_entropy, linear_cross_entropy
 
 
 class CrossAttention(nn.Module):
@@ -244,9 +242,6 @@ class _Initialised(Qwen2PreTrainedModel):
             nn.init.normal_(module.queries, std=1.0)
         elif isinstance(module, ToolPointer):
             nn.init.normal_(module.no_call, std=0.02)
-        elif isinstance(module, CopyHead):
-            module.key.weight.copy_(module.query.weight)  # alike contexts are followed by alike tokens, from step 0
-            module.gate.bias.fill_(-1.0)
         elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
             nn.init.constant_(module.cross_attn_gate, module.cross_attn.config.gate_init)
         elif isinstance(module, ToolFormerMicro) and module.no_tool is not None:
