@@ -19,6 +19,7 @@ from toolformer.data.prompts import Prompts
 from toolformer.data.tokenizer import train_tokenizer
 from toolformer.data.toolworld import ToolWorld
 from toolformer.model import ToolFormerConfig, ToolFormerMicro
+from toolformer.model.modeling import HALFWAY
 from toolformer.records import Tool
 
 
@@ -101,7 +102,9 @@ def hand_made(kind: type[Reader] = Reader) -> ToolFormerMicro:
         directions = nn.functional.normalize(torch.randn(len(tokenizer), size), dim=-1)
         model.embed_tokens.weight.copy_(directions * torch.tensor(known)[:, None])
         model.pointer.proj.weight.copy_(torch.eye(size))
-        model.pointer.no_call.zero_()
+        model.pointer.no_call.weight.zero_()
+        model.pointer.no_call.bias.fill_(-HALFWAY / model.pointer.temperature)
+        model.pointer.trust.fill_(1.0)  # "no call" has the score 0
         model.lm_head = nn.Linear(size, len(tokenizer))
         model.lm_head.weight.zero_()
         model.lm_head.bias.copy_(torch.tensor([_closing(tokenizer, i) for i in range(len(tokenizer))]))

@@ -61,9 +61,9 @@ def test_what_a_batch_holds(world: ToolWorld):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"mask_share": 1.2}, "data.mask_share is 1.2"),
-        ({"tools_per_request": 6}, "data.tools_per_request is 6; it must lie between 1 and 5"),
-        ({"tools_per_request": 0}, "data.tools_per_request is 0"),
+        ({"mask_share": 1.2}, "batches.mask_share is 1.2"),
+        ({"tools_per_request": 6}, "batches.tools_per_request is 6; it must lie between 1 and 5"),
+        ({"tools_per_request": 0}, "batches.tools_per_request is 0"),
     ],
 )
 def test_wrong_shapes_are_refused(world: ToolWorld, changes: dict, line: str):

@@ -27,7 +27,7 @@ def texts(answers: list[Answer]) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("extras", [False, True])
 def test_free_decoding_is_greedy_generation_without_a_cache(extras):
-    model = random_model(ends=1.6, no_tool_gist=extras, copy_head=extras)
+    model = random_model(ends=2.0, no_tool_gist=extras, copy_head=extras)
     engine = Engine(model, prompts(), batch_size=4, max_new_tokens=12)
     asked = requests(engine, 8)
     finished = 0
@@ -60,14 +60,15 @@ def test_batching_padding_and_compaction_change_nothing(decoding):
 
 
 @pytest.mark.parametrize("query", ["decoder", "both"])
-def test_every_pointed_decision_is_the_pointers(query):
+@pytest.mark.parametrize("focus", [False, True])
+def test_every_pointed_decision_is_the_pointers(query, focus):
     """At each call start an uncached forward over all that was written gives the same choice."""
-    model = random_model(3, pointer_query=query)
+    model = random_model(3, pointer_query=query, focus=focus)
     tools = [switch(name) for name in ("lamp", "heater", "radio", "fan")]
+    with torch.no_grad():
+        model.pointer.no_call.bias.sub_(8.0)  # else it never calls
     engine = Engine(model, prompts(), max_new_tokens=120)
     gists = engine.encode(tools)
-    with torch.no_grad():
-        model.pointer.no_call.mul_(2.0)
     asked = [Request(example.messages, tools, gists) for example, _ in rows()[:4]]
     decisions = 0
     for request, answer in zip(asked, engine.answer(asked, "pointed"), strict=True):
@@ -76,14 +77,20 @@ def test_every_pointed_decision_is_the_pointers(query):
         names = [] if isinstance(calls, Malformed) else [call.name for call in calls]
         prompt = prompts().prompt(request.messages, room=120)
         ends = [i + 1 for i, token in enumerate(answer.tokens) if token == prompts().call_close]
+        looks: list[int] = []  # the tool each token looks at
+        pick = 0
         for number, end in enumerate([0, *ends][: len(answer.choices)]):
             ids = torch.tensor([prompt + answer.tokens[:end]])
             index = torch.arange(len(tools))[None]
             memory, memory_mask = model.memory(gists, index)
             with torch.no_grad():
-                states = model.decode(ids, memory=memory, memory_mask=memory_mask)[:, -1:]
                 asking = torch.tensor([prompt])
                 view = model.encode_request(asking, torch.ones_like(asking, dtype=torch.bool))
+                if focus:
+                    looks = looks or [int(model.nearest(view, gists, index))] * len(prompt)
+                    looks += [pick - 1] * (len(prompt) + end - 1 - len(looks)) + [-1] * bool(end) if number else []
+                    memory_mask = model.focused(memory_mask, torch.tensor([looks]))
+                states = model.decode(ids, memory=memory, memory_mask=memory_mask)[:, -1:]
                 shares = model.point(states, view, gists, index)[0, 0].softmax(-1)
             assert torch.allclose(shares, torch.tensor(answer.choices[number]).float(), atol=1e-4)
             pick = int(shares.argmax())

@@ -59,7 +59,7 @@ def check(model: ToolFormerMicro, source: dict[str, Tensor]) -> None:
         | {f"{layer}_{name}" for layer in layers for name in ("gate", "layernorm.weight")}
         | {f"gist_pool.attn.{name}" for name in attention}
         | {"gist_pool.queries", "gist_pool.norm.weight"}
-        | {"pointer.no_call", *(name for name in own if name.startswith("pointer."))}
+        | {"pointer.no_call.weight", *(name for name in own if name.startswith("pointer."))}
     )
     assert all(own[name].isfinite().all() for name in new)
     assert (model.lm_head.weight is model.embed_tokens.weight) == model.config.tie_word_embeddings
@@ -271,9 +271,9 @@ def test_load_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
 
 def test_missing_parts_get_their_own_first_values(tmp_path: Path):
     """Nested library models initialise themselves: an old checkpoint without gates once loaded gates of 1e38."""
-    model = backbone(tmp_path, gate_init=0.25, no_tool_gist=True)
+    model = backbone(tmp_path, gate_init=0.25, no_tool_gist=True, pooling_segments=True, copy_head=True)
     tensors = load_file(tmp_path / "model.safetensors")
-    new = ("cross_attn_gate", "gist_pool.queries", "pointer.no_call", "no_tool")
+    new = ("cross_attn_gate", "gist_pool.queries", "gist_pool.sharpness", "copy_head.match", "pointer.trust", "no_tool")
     save_file(
         {k: v for k, v in tensors.items() if not k.endswith(new)}, tmp_path / "model.safetensors", {"format": "pt"}
     )
@@ -283,5 +283,6 @@ def test_missing_parts_get_their_own_first_values(tmp_path: Path):
         assert name.endswith(new) or torch.equal(own[name], value), name
     assert all(layer.cross_attn_gate.item() == 0.25 for layer in again.decoder.layers)
     assert 0.5 < float(own["gist_pool.queries"].std()) < 1.5 and 0.5 < float(own["no_tool"].std()) < 1.5
-    assert float(own["pointer.no_call"].abs().max()) < 0.2
+    assert float(own["pointer.trust"]) == 0.5 and own["copy_head.match"].tolist() == [2.0, 2.0]
+    assert own["gist_pool.sharpness"].tolist() == [1.0] * len(own["gist_pool.sharpness"])
     assert json.loads((tmp_path / "config.json").read_text())["gate_init"] == 0.25

@@ -55,7 +55,7 @@ def loss(model: ToolFormerMicro, batch: Inputs) -> Tensor:
         return total / count
     request = model.encode_request(batch.input_ids, batch.attention_mask)
     scores = model.point(states[:, -2:], request, gists, batch.tool_index)
-    return total / count + pointer_loss(scores, torch.tensor([[2, 0], [0, -1], [1, 2]]))
+    return total / count + sum(pointer_loss(scores, torch.tensor([[2, 0], [0, -1], [1, 2]])))
 
 
 def gradients(model: ToolFormerMicro, batch: Inputs) -> dict[str, Tensor]:

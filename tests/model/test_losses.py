@@ -39,7 +39,7 @@ def test_nothing_to_learn_is_zero_and_not_nan():
     (total / count.clamp(min=1)).backward()
     assert total.item() == 0 and hidden.grad.abs().sum() == 0
     scores = torch.randn(2, 3, 4, requires_grad=True)
-    pointer_loss(scores, torch.full((2, 3), -1)).backward()
+    sum(pointer_loss(scores, torch.full((2, 3), -1))).backward()
     assert scores.grad.abs().sum() == 0
     query = torch.randn(2, 3, requires_grad=True)
     everyone = torch.ones(2, 5, dtype=torch.bool)
@@ -68,6 +68,16 @@ def test_info_nce_in_loops():
 def test_pointer_loss_counts_decisions_not_rows():
     scores = torch.randn(2, 3, 4)
     scores[1, :, 3] = float("-inf")  # the second row has two tools
-    targets = torch.tensor([[3, 1, 0], [2, -1, -1]])
-    each = [-scores[b, p].log_softmax(-1)[t] for b, row in enumerate(targets) for p, t in enumerate(row) if t >= 0]
-    torch.testing.assert_close(pointer_loss(scores, targets), torch.stack(each).mean())
+    targets = [[3, 1, 0], [2, -1, -1]]
+    whether, which = [], []
+    for b, row in enumerate(targets):
+        for p, target in enumerate(row):
+            shares = scores[b, p].softmax(-1)
+            if target >= 0:
+                whether.append(-(shares[0] if target == 0 else 1 - shares[0]).log())
+            if target > 0:
+                later = {t for t in row[p:] if t > 0}  # several calls have no order
+                which.append(-(sum(shares[t] for t in later) / (1 - shares[0])).log())
+    found = pointer_loss(scores, torch.tensor(targets))
+    torch.testing.assert_close(found[0], torch.stack(whether).mean())
+    torch.testing.assert_close(found[1], torch.stack(which).mean())

@@ -73,7 +73,7 @@ def mean(values: list[Tensor]) -> Tensor:
 
 
 def reference(model: ToolFormerMicro, batch: CallBatch, tau: float = 0.07) -> dict[str, Tensor]:
-    call, pointer, contrast, rebuild = [], [], [], []
+    call, whether, pointer, contrast, rebuild = [], [], [], [], []
     count = len(batch.tools.ids)
     everything = gists_of(model, batch, list(range(count)))
     spots = F.normalize(model.pointer.proj(everything.mean(1)), dim=-1)
@@ -86,12 +86,19 @@ def reference(model: ToolFormerMicro, batch: CallBatch, tau: float = 0.07) -> di
         request = model.encode_tools(asked[None], torch.ones_like(asked[None]).bool()).mean(1)
         place = F.normalize(model.pointer.proj(request), dim=-1)[0]
         gold = [tools[int(t) - 1] for t in batch.call_targets[i] if t > 0]
-        for start, target in zip(batch.call_starts[i], batch.call_targets[i], strict=True):
+        for number, (start, target) in enumerate(zip(batch.call_starts[i], batch.call_targets[i], strict=True)):
             if target >= 0:
                 query = model.pointer.state_proj(states[start]) + place * math.sqrt(len(place))
                 query = F.normalize(query, dim=-1)
-                scores = [query @ model.pointer.no_call, *(query @ spots[t] / model.pointer.temperature for t in tools)]
-                pointer.append(-torch.stack(scores).log_softmax(-1)[target])
+                scores = torch.stack([query @ spots[t] / model.pointer.temperature for t in tools])
+                half = 0.5 / model.pointer.temperature
+                best = torch.cat([scores, scores.new_tensor([half])]).logsumexp(0)
+                none = model.pointer.no_call(states[start])[0] + best - model.pointer.trust * (best - half)
+                share = torch.cat([none[None], scores]).softmax(0)
+                whether.append(-(share[0] if target == 0 else 1 - share[0]).log())
+                if target:
+                    right = {int(t) - 1 for t in batch.call_targets[i][number:] if t > 0}
+                    pointer.append(-(scores.softmax(0)[sorted(right)].sum()).log())
         wrong = [place @ spots[u] / tau for u in range(count) if u not in gold]
         each = [-torch.stack([place @ spots[g] / tau, *wrong]).log_softmax(-1)[0] for g in sorted(set(gold))]
         contrast += [mean(each)] if each else []
@@ -99,7 +106,7 @@ def reference(model: ToolFormerMicro, batch: CallBatch, tau: float = 0.07) -> di
         own = batch.tools.rebuild_mask[t]
         rebuild += surprise(model, batch.tools.rebuild_ids[t][own], batch.tools.rebuild_labels[t][own],
                             everything[t : t + 1])[0]  # fmt: skip
-    found = {"call": call, "pointer": pointer, "contrast": contrast, "rebuild": rebuild}
+    found = {"call": call, "whether": whether, "pointer": pointer, "contrast": contrast, "rebuild": rebuild}
     return {name: mean(values) for name, values in found.items()}
 
 
@@ -118,7 +125,7 @@ def test_losses_are_their_definitions(buckets: int):
     found = {name: value.float() for name, value in losses(stage, batch).items()}
     close(found["contrast"], wanted["contrast"], "contrast")
     close(found["loss"], wanted["contrast"] + 0.3 * wanted["rebuild"], "loss")
-    weights = {"call": 1.0, "pointer": 0.7, "contrast": 0.2, "rebuild": 0.3}
+    weights = {"call": 1.0, "whether": 0.6, "pointer": 0.7, "contrast": 0.2, "rebuild": 0.3}
     settings = {f"{name}_weight": weight for name, weight in weights.items() if name != "call"}
     stage = make(ToolCalling, model, length_buckets=buckets, **settings)
     found = {name: value.float() for name, value in losses(stage, batch).items()}
@@ -158,7 +165,7 @@ def test_rows_without_a_call_teach_no_contrast():
     model = tiny(**SHAPE)
     none = collate_calls([rows()[-1]], prompts())
     assert losses(make(GistContrast, model), none)["contrast"].item() == 0
-    assert losses(make(ToolCalling, model), none)["pointer"].item() > 0, "but they teach the pointer to say no"
+    assert losses(make(ToolCalling, model), none)["whether"].item() > 0, "but they teach the pointer to say no"
 
 
 # ---- negatives
@@ -344,7 +351,7 @@ def test_vectors_and_scalars_are_not_decayed():
             parameter.grad = torch.zeros_like(parameter)
         build_optimizer(model, name, lr=1e-2, weight_decay=0.5).step()
         for key, parameter in model.named_parameters():
-            still = parameter.ndim != 2 or "embed_tokens" in key or "queries" in key
+            still = parameter.ndim != 2 or min(parameter.shape) == 1 or "embed_tokens" in key or "queries" in key
             assert torch.equal(parameter, before[key]) == still, f"{name}: {key}"
 
 
@@ -365,3 +372,20 @@ def test_configured_stages_fit_the_models(request: pytest.FixtureRequest):
     for path in sorted((request.config.rootpath / "conf/stage").glob("*.yaml")):
         freeze_parameters(tiny(**SHAPE), yaml.safe_load(path.read_text())["module"]["freeze"])
     assert len(TOOLS) == 4
+
+
+def test_matrices_of_one_shape_together_move_as_the_librarys_muon_moves_each():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 8), (16, 8), (4, 16))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    rest = [torch.nn.Parameter(torch.zeros(3))]
+    one = MuonAdamW(ours, rest, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95))
+    other = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for mine, their in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            their.grad = mine.grad.clone()
+        one.step()
+        other.step()
+    for mine, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, their, rtol=0, atol=1e-3)  # both round to bf16, in another order

@@ -6,7 +6,7 @@ come from lengths, never from token values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
 from toolformer.records import Tool
+
+ALL, NEAREST = -1, -2  # in ``CallBatch.focus``: every tool of the row; the one that the pointer finds nearest
 
 
 class ToolBatch(NamedTuple):
@@ -39,6 +41,7 @@ class CallBatch(NamedTuple):
     prompt_mask: Tensor  # (B, T') bool
     call_starts: Tensor  # (B, P) positions whose state decides on a call
     call_targets: Tensor  # (B, P) 0 = no (further) call, 1 + j = the row's j-th tool, -1 = padding
+    focus: Tensor  # (B, T) whose gists alone are seen: j = the row's j-th tool, ALL, or NEAREST
 
 
 def length_buckets(mask: Tensor, buckets: int) -> list[tuple[slice, int]]:
@@ -75,18 +78,24 @@ def collate_tools(tools: Sequence[Tool], prompts: Prompts) -> ToolBatch:
     return ToolBatch(ids, mask, rebuild_ids, rebuild_mask, labels)
 
 
-def collate_calls(rows: Rows, prompts: Prompts, more_tools: Sequence[Tool] = ()) -> CallBatch:
-    """One row a request; the tools of all requests, and ``more_tools``, are merged by id. Both are sorted by length."""
+def collate_calls(
+    rows: Rows, prompts: Prompts, more_tools: Sequence[Tool] = (), unaided: Collection[int] = ()
+) -> CallBatch:
+    """One row a request; the tools of all requests, and ``more_tools``, are merged by id. Both are sorted by length.
+
+    The rows whose places are in ``unaided`` are focused by the name that was written, not by the pointer's choice.
+    """
     offered = [tool for _, row_tools in rows for tool in row_tools]
     distinct = {tool.id: tool for tool in [*offered, *more_tools]}.values()
     tools = sorted(distinct, key=lambda tool: len(prompts.schema(tool)))
     place = {tool.id: i for i, tool in enumerate(tools)}
-    prompt_ids, sequences, labels, starts, targets, index = [], [], [], [], [], []
+    prompt_ids, sequences, labels, starts, targets, index, focus = [], [], [], [], [], [], []
     written = []
-    for example, row_tools in rows:
+    for i, (example, row_tools) in enumerate(rows):
         answer = prompts.answer(example)
-        written.append((prompts.prompt(example.messages, room=len(answer)), answer, example, row_tools))
-    for prompt, answer, example, row_tools in sorted(written, key=lambda row: len(row[0]) + len(row[1])):
+        prompt = prompts.prompt(example.messages, room=len(answer))
+        written.append((prompt, answer, example, row_tools, i not in unaided))
+    for prompt, answer, example, row_tools, aided in sorted(written, key=lambda row: len(row[0]) + len(row[1])):
         slot = {tool.name: 1 + j for j, tool in enumerate(row_tools)}
         ends = prompts.call_ends(example)
         prompt_ids.append(prompt)
@@ -94,6 +103,14 @@ def collate_calls(rows: Rows, prompts: Prompts, more_tools: Sequence[Tool] = ())
         labels.append([-100] * len(prompt) + answer)
         starts.append([len(prompt) - 1, *(len(prompt) + end for end in ends)])
         targets.append([*(slot[call.name] for call in example.calls), 0])
+        begins = [start + 1 for start in starts[-1]] if aided else [len(prompt) + n for n in prompts.name_ends(example)]
+        seen = [ALL] * len(sequences[-1])
+        if aided:
+            read = len(prompt) if example.calls else len(seen)
+            seen[:read] = [NEAREST] * read
+        for target, begin, end in zip(targets[-1], begins, starts[-1][1:], strict=False):
+            seen[begin:end] = [target - 1] * (end - begin)
+        focus.append(seen)
         index.append([place[tool.id] for tool in row_tools])
     input_ids, attention_mask = pad(sequences)
     prompt_tensor, prompt_mask = pad(prompt_ids)
@@ -107,4 +124,5 @@ def collate_calls(rows: Rows, prompts: Prompts, more_tools: Sequence[Tool] = ())
         prompt_mask,
         pad(starts)[0],
         pad(targets, -1)[0],
+        pad(focus, ALL)[0],
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning as L
@@ -50,6 +51,9 @@ class Batches(Dataset[CallBatch]):
         pool_size: distinct tools that the requests of a batch share; each is encoded once.
         tools_per_request: tools a request can choose from.
         mask_share: part of the tools whose names are replaced by random identifiers.
+        unaided_share: part of the requests in which the decoder finds the tool by itself, among the gists of all, as in
+            constrained decoding; in the others it sees the gists of the right tool from the call's start on. Only
+            matters for models with ``focus``.
     """
 
     def __init__(
@@ -62,14 +66,17 @@ class Batches(Dataset[CallBatch]):
         pool_size: int,
         tools_per_request: int,
         mask_share: float,
+        unaided_share: float = 0.0,
     ):
-        if not 0 <= mask_share <= 1:
-            raise ValueError(f"data.mask_share is {mask_share}; it must lie between 0 and 1")
+        for key, share in (("mask_share", mask_share), ("unaided_share", unaided_share)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"batches.{key} is {share}; it must lie between 0 and 1")
         if batch_size and not 1 <= tools_per_request <= pool_size:
-            raise ValueError(f"data.tools_per_request is {tools_per_request}; it must lie between 1 and {pool_size}")
+            raise ValueError(f"batches.tools_per_request is {tools_per_request}; it must lie between 1 and {pool_size}")
         self.source, self.prompts, self.seed = source, prompts, seed
         self.batch_size, self.pool_size = batch_size, pool_size
         self.tools_per_request, self.mask_share = tools_per_request, mask_share
+        self.unaided_share = unaided_share
 
     def __getitem__(self, index: int) -> CallBatch:
         step = index
@@ -80,7 +87,14 @@ class Batches(Dataset[CallBatch]):
         rows = self.source.batch(
             step, batch_size=self.batch_size, pool_size=self.pool_size, tools_per_request=self.tools_per_request
         )
-        return collate_calls(mask_rows(rows, self.mask_share, rng), self.prompts)
+        rows = mask_rows([(in_any_order(example, rng), tools) for example, tools in rows], self.mask_share, rng)
+        unaided = {i for i in range(len(rows)) if rng.random() < self.unaided_share}
+        return collate_calls(rows, self.prompts, unaided=unaided)
+
+
+def in_any_order(example: Example, rng: random.Random) -> Example:
+    """The same request, its calls shuffled: they are judged as a multiset."""
+    return replace(example, calls=tuple(rng.sample(example.calls, len(example.calls))))
 
 
 class ResumableLoader:

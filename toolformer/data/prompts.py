@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from toolformer.calls import render
+from toolformer.calls import OPEN, render
 from toolformer.records import Example, Message, Tool
 from toolformer.schemas import shorten
 
@@ -93,6 +93,14 @@ class Prompts:
     def answer(self, example: Example) -> list[int]:
         """The calls, or the reply, and the end mark."""
         return [*self.ids(render(example.calls) if example.calls else example.reply), self.end]
+
+    def name_ends(self, example: Example) -> list[int]:
+        """Where in ``answer`` the first token stands that is behind the name, for each call."""
+        before = [render(example.calls[:n]) + "\n" * (n > 0) for n in range(len(example.calls))]
+        return [
+            len(self.ids(f'{text}{OPEN}\n{{"name": {json.dumps(call.name, ensure_ascii=False)[:-1]}'))
+            for text, call in zip(before, example.calls, strict=True)
+        ]
 
     def call_ends(self, example: Example) -> list[int]:
         """Where in ``answer`` each call closes; not by looking for the mark, which an argument may hold as text."""

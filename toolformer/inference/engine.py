@@ -1,12 +1,15 @@
 """In: requests with their tools. Out: what the model answers, decoded greedily in batches with all caches.
 
-Three decodings of the same weights: *free* (the language model alone), *constrained* (names, keys and types held to the
-schemas, the language model chooses), *pointed* (the gists choose the tool or none, the schema spells it).
+Three decodings of the same weights: *free* (the language model writes every token; with ``focus`` its pointer tells it
+where to look), *constrained* (names, keys and types held to the schemas, the language model chooses, without the
+pointer), *pointed* (the gists choose the tool or none, the schema spells it).
 Letters as in ``model.modeling``.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from toolformer.data.batches import pad
+from toolformer.calls import OPEN
+from toolformer.data.batches import ALL, pad
 from toolformer.data.prompts import Prompts
 from toolformer.inference.grammar import Grammar
 from toolformer.model.modeling import GistCache, ToolFormerMicro
@@ -26,6 +30,7 @@ from toolformer.records import Message, Tool
 Decoding = Literal["free", "constrained", "pointed"]
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "pointed")
 COMPACT = 0.85  # a batch goes on without its finished rows when no more than this part of it is being written
+NAMED = re.compile(r'^\s*\{"name": ("(?:[^"\\]|\\.)*")')  # a call that has told the name of its tool
 REFILL = 0.6  # waiting requests join when no more than this part of a full batch is being written
 
 
@@ -191,6 +196,8 @@ class _Writing:
         self.ended = [False] * len(requests)
         order = sorted(range(len(requests)), key=lambda i: len(self.prompts[i]))
         self.waiting = deque(order)
+        self.focuses = self.model.config.focus
+        self.focus = [ALL] * len(requests)  # the tool whose gists alone a row looks at
         self.tools = max([1, *(len(request.tools) for request in requests)])  # so that batches can be joined
 
     @torch.inference_mode()
@@ -219,7 +226,7 @@ class _Writing:
         ids, mask = ids.to(device), mask.to(device)
         memory, memory_mask = model.memory(*self._gists(rows, self.tools))
         request = None
-        if model.pointer is not None and self.points and model.pointer.query != "decoder":
+        if model.needs_request and self.decoding != "constrained":
             request = model.encode_request(ids, mask)
         if self.decoding == "constrained":
             for row in rows:
@@ -239,6 +246,9 @@ class _Writing:
     def read(self, batch: _Batch) -> Tensor:
         """Decoder states ``(B, T, D)`` of what is read next."""
         positions = (batch.mask.cumsum(-1) - 1).clamp(min=0)[:, -batch.ids.shape[1] :]
+        memory_mask = batch.memory_mask
+        if self.focuses:
+            memory_mask = self.model.focused(memory_mask, self._looks(batch))
         return self.model.decode(
             batch.ids,
             attention_mask=batch.mask,
@@ -246,13 +256,25 @@ class _Writing:
             past_key_values=batch.cache,
             use_cache=True,
             memory=batch.memory,
-            memory_mask=batch.memory_mask,
+            memory_mask=memory_mask,
         )
+
+    def _looks(self, batch: _Batch) -> Tensor:
+        """Where each token that is read next looks ``(B, T)``: as in training (``data.batches``)."""
+        if batch.ids.shape[1] > 1:  # a prompt
+            looks = torch.full_like(batch.ids, ALL)
+            if batch.request is not None:
+                looks[:] = self.model.nearest(batch.request, *self._gists(batch.rows))[:, None]
+            return looks
+        close = self.engine.prompts.call_close  # the next decision is made in view of all tools
+        tokens = batch.ids[:, 0].tolist()
+        looks = [ALL if t == close else self.focus[row] for t, row in zip(tokens, batch.rows, strict=True)]
+        return torch.tensor(looks, device=batch.ids.device)[:, None]
 
     def _advance(self, batch: _Batch, progress: Callable[[int], object]) -> _Batch | None:
         """Reads, decides, and writes one token a row; None when all its rows have ended."""
         states = self.read(batch)
-        if self.points:
+        if self.points or (self.focuses and self.decoding == "free"):
             self._decide(batch, states[:, -1])
         logits = self.model.next_token_logits(states, batch.ids, batch.mask, batch.cache, last=1)[:, 0]
         chosen = self._choose(batch, logits.float())
@@ -282,10 +304,14 @@ class _Writing:
         first = torch.tensor([self.calls[batch.rows[i]] == 0 for i in starting], device=states.device)
         scores[:, 0] += self.engine.no_call_bias * first
         shares = scores.double().softmax(-1).cpu()
-        grammar = self.engine.grammar
         for i, share in zip(starting, shares, strict=True):
             row = batch.rows[i]
             tools = self.requests[row].tools
+            self.focus[row] = int(share[1 : 1 + len(tools)].argmax()) if tools else ALL
+            if not self.points:
+                self.calls[row] += 1
+                continue
+            grammar = self.engine.grammar
             self.answers[row].choices.append(share[: 1 + len(tools)].tolist())
             pick = int(share.argmax())
             if pick and self.calls[row] < self.engine.most_calls:
@@ -330,8 +356,21 @@ class _Writing:
                 matcher.consume_token(token)
                 if self.points and token == self.engine.prompts.call_close:
                     self.matchers[row] = None
+            if self.focuses and self.decoding == "constrained":
+                self._look_at_named(row, token)
             keep.append(i)
         return keep
+
+    def _look_at_named(self, row: int, token: int) -> None:
+        """Once a call has named its tool, the row looks at that tool alone until the call is closed."""
+        if token == self.engine.prompts.call_close:
+            self.focus[row] = ALL
+        elif self.focus[row] == ALL and self.answers[row].tokens:
+            written = str(self.engine.prompts.tokenizer.decode(self.answers[row].tokens))
+            name = NAMED.search(written.rpartition(OPEN)[2])
+            if name is not None:
+                names = [tool.name for tool in self.requests[row].tools]
+                self.focus[row] = names.index(json.loads(name[1]))
 
 
 def in_batches(items: list[int], size: int) -> Iterator[list[int]]:

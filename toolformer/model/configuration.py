@@ -43,11 +43,14 @@ class ToolFormerConfig(Qwen2Config):
         gate_init: where the scalar starts: 0 leaves pretrained layers as they were; fresh weights need no such care.
         encoder_attention: ``causal`` as published, or ``bidirectional``.
         pooling_depth: 1 = one cross-attention as published; more adds blocks with residual and MLP.
+        pooling_segments: gist k starts out at the k-th part of the schema, instead of at all of it.
         no_tool_gist: one learned vector that is always in the memory, so that attention has somewhere to go.
         copy_head: mix the vocabulary's distribution with one over the tokens that already stand in the conversation
             (See et al. 2017): small models then copy values long before their layers learn to.
         pointer: score the tools present, and "no call", where a call may start.
         pointer_query: where the pointer's query comes from: the decoder's state, the encoded request, or their sum.
+        focus: where a call is written, the decoder sees the gists of one tool alone: of the one that the pointer chose,
+            or of the one that the call has named. What a call says then depends on no other tool.
         pointer_size: width of the space in which requests and tools meet.
         pointer_temperature: divides the cosine similarity (InfoNCE's tau).
     """
@@ -63,10 +66,12 @@ class ToolFormerConfig(Qwen2Config):
     gate_init: float = 0.0
     encoder_attention: str = "causal"
     pooling_depth: int = 1
+    pooling_segments: bool = False
     no_tool_gist: bool = False
     copy_head: bool = False
     pointer: bool = True
     pointer_query: str = "both"
+    focus: bool = False
     pointer_size: int = 128
     pointer_temperature: float = 0.07
 
@@ -80,9 +85,11 @@ class ToolFormerConfig(Qwen2Config):
             least = 0 if key.endswith("offset") else 1
             if type(value := getattr(self, key)) is not int or value < least:
                 raise ValueError(f"model.{key} is {value!r}; it must be an integer of at least {least}")
-        for key in ("no_tool_gist", "copy_head", "pointer", "tie_word_embeddings"):
+        for key in ("pooling_segments", "no_tool_gist", "copy_head", "pointer", "focus", "tie_word_embeddings"):
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"model.{key} is {getattr(self, key)!r}; it must be true or false")
+        if self.focus and not self.pointer:
+            raise ValueError("model.focus is True and model.pointer is False; the focus is what the pointer chose")
         if self.pointer_temperature <= 0:
             raise ValueError(f"model.pointer_temperature is {self.pointer_temperature}; it must be above 0")
         for key, of in (("hidden_size", "num_attention_heads"), ("num_attention_heads", "num_key_value_heads")):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, Qwen2Config
 from transformers.utils import cached_file, logging
 from transformers.utils.hub import get_checkpoint_shard_files
@@ -66,10 +66,46 @@ def from_qwen(
     return model.to(dtype)
 
 
-def fresh(*, vocab_size: int, eos_token_id: int, pad_token_id: int, **shape: Any) -> ToolFormerMicro:
-    """A ToolFormerMicro with random weights; ``shape`` are fields of ``ToolFormerConfig``."""
+def fresh(
+    *, vocab_size: int, eos_token_id: int, pad_token_id: int, bag_of_words: bool = False, **shape: Any
+) -> ToolFormerMicro:
+    """A ToolFormerMicro with random weights; ``shape`` are fields of ``ToolFormerConfig``.
+
+    ``bag_of_words``: see ``start_as_bag_of_words``.
+    """
     ids: dict[str, Any] = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
-    return ToolFormerMicro(ToolFormerConfig(**_known(shape), **ids))
+    model = ToolFormerMicro(ToolFormerConfig(**_known(shape), **ids))
+    if bag_of_words:
+        start_as_bag_of_words(model)
+    return model
+
+
+@torch.no_grad()
+def start_as_bag_of_words(model: ToolFormerMicro) -> None:
+    """Initial values under which words are what meets words before anything is learned.
+
+    The branches of the encoder's layers end in 0, so its states start as embeddings; pooling and cross-attention pass
+    on what they attend to, so gists start as means of embeddings; so does the pointer's projection, so requests start
+    near the tools that share their words.
+    """
+    encoder: list[Any] = list(model.encoder.layers)
+    for layer in encoder:
+        nn.init.zeros_(layer.self_attn.o_proj.weight)
+        nn.init.zeros_(layer.mlp.down_proj.weight)
+    decoder: list[Any] = list(model.decoder.layers)
+    for attention in (model.gist_pool.attn, *(layer.cross_attn for layer in decoder)):
+        groups, width = attention.num_key_value_groups, attention.head_dim
+        nn.init.orthogonal_(attention.v_proj.weight)
+        values = attention.v_proj.weight.unflatten(0, (-1, width)).repeat_interleave(groups, 0) / groups
+        attention.o_proj.weight.copy_(values.flatten(0, 1).T)  # o(v(x)) is x, or its part in the span of the values
+    if model.copy_head is not None:
+        nn.init.orthogonal_(model.copy_head.query.weight)
+        model.copy_head.key.weight.copy_(model.copy_head.query.weight)
+    if model.pointer is not None:
+        nn.init.orthogonal_(model.pointer.proj.weight)
+        for part in (model.pointer.no_call, model.pointer.state_proj):
+            if part is not None:
+                nn.init.zeros_(part.weight)
 
 
 def load_backbone(path: str) -> ToolFormerMicro:

@@ -67,9 +67,19 @@ def info_nce(query: Tensor, keys: Tensor, positive: Tensor, allowed: Tensor, tem
     return per_row.sum() / positive.any(-1).sum().clamp(min=1)
 
 
-def pointer_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the tool choice: ``scores (B, P, 1 + N)``, ``targets (B, P)``, -1 = no decision there."""
-    keep = targets >= 0
-    if not keep.any():
-        return scores.sum() * 0.0
-    return F.cross_entropy(scores[keep].float(), targets[keep])
+def pointer_loss(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether to call, and which tool: ``scores (B, P, 1 + N)``, ``targets (B, P)``, -1 = no decision there.
+
+    Two cross-entropies, each the mean over its decisions. Calls are a multiset: at each decision any tool that is
+    called there or later is right.
+    """
+    tools, decided = scores[..., 1:].float(), targets >= 0
+    call = decided & (targets > 0)
+    if not decided.any() or not tools.shape[-1]:
+        return scores[..., :1].sum() * 0.0, scores[..., :1].sum() * 0.0
+    any_tool = tools.logsumexp(-1)
+    whether = F.binary_cross_entropy_with_logits((any_tool - scores[..., 0].float())[decided], call[decided].float())
+    later = torch.zeros_like(tools).scatter_(-1, (targets - 1).clamp(min=0)[..., None], call[..., None].float())
+    right = later.flip(1).cummax(1).values.flip(1).bool()
+    which = (any_tool - tools.masked_fill(~right, NEVER).logsumexp(-1))[call]
+    return whether, which.mean() if len(which) else scores[..., :1].sum() * 0.0

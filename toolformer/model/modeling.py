@@ -27,6 +27,9 @@ from transformers.models.qwen2.modeling_qwen2 import (
 from toolformer.model.configuration import ToolFormerConfig
 from toolformer.model.losses import NEVER, copy_cross_entropy, linear_cross_entropy
 
+COPY_MATCH = (2.0, 2.0)  # logits that one and two equal tokens start with
+HALFWAY = 0.5  # the cosine that "no call" stands for before it has learned
+
 
 class CrossAttention(nn.Module):
     """Attention from a sequence to a set of vectors without positions; grouped heads and biases as in Qwen2."""
@@ -45,14 +48,23 @@ class CrossAttention(nn.Module):
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
     def forward(
-        self, hidden: Tensor, memory: Tensor, memory_mask: Tensor, cache: EncoderDecoderCache | None = None
+        self,
+        hidden: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor,
+        cache: EncoderDecoderCache | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        """``hidden (B, T, D)``, ``memory (B, M, D)``, ``memory_mask (B, M)`` bool -> ``(B, T, D)``.
+        """``hidden (B, T, D)``, ``memory (B, M, D)`` -> ``(B, T, D)``.
 
-        A row whose memory is empty gets zeros. Projected keys and values are kept in ``cache`` for the next token.
+        ``memory_mask`` is bool, ``(B, M)`` or, where each position has its own view, ``(B, T, M)``; ``bias (B, T, M)``
+        is added to the scores. A position that may look at nothing gets zeros. Projected keys and values are kept in
+        ``cache`` for the next token.
         """
         if memory.shape[1] == 0:
             return torch.zeros_like(hidden)
+        if memory_mask.dim() == 2:
+            memory_mask = memory_mask[:, None]
         query = self._heads(self.q_proj(hidden))
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
@@ -62,10 +74,11 @@ class CrossAttention(nn.Module):
             if cache is not None:
                 key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
                 cache.is_updated[self.layer_idx] = True
-        some = memory_mask.any(-1)
-        open_slots = memory_mask | ~some[:, None]  # a softmax over nothing is NaN: look anywhere, then count it as 0
-        bias = torch.zeros(open_slots.shape, dtype=query.dtype, device=query.device)
-        bias = bias.masked_fill(~open_slots, torch.finfo(query.dtype).min)[:, None, None, :]
+        some = memory_mask.any(-1, keepdim=True)
+        open_slots = memory_mask | ~some  # a softmax over nothing is NaN: look anywhere, then count it as 0
+        if bias is None:
+            bias = torch.zeros(open_slots.shape, dtype=query.dtype, device=query.device)
+        bias = bias.to(query.dtype).masked_fill(~open_slots, torch.finfo(query.dtype).min)[:, None]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         mixed, _ = attend(
             self,
@@ -77,7 +90,7 @@ class CrossAttention(nn.Module):
             scaling=self.scaling,
             is_causal=False,
         )
-        return self.o_proj(mixed.flatten(2)) * some[:, None, None]
+        return self.o_proj(mixed.flatten(2)) * some
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)
@@ -100,25 +113,40 @@ class PoolingBlock(nn.Module):
 
 
 class GistPooling(nn.Module):
-    """K learned queries read a schema: ``(U, S, D)`` -> ``(U, K, D)``."""
+    """K learned queries read a schema: ``(U, S, D)`` -> ``(U, K, D)``.
+
+    With ``pooling_segments`` query k starts out at the k-th of K equal parts of the schema, and learns how sharply to
+    keep to it: gists that all begin as the same average take long to become different.
+    """
 
     def __init__(self, config: ToolFormerConfig):
         super().__init__()
         self.queries = nn.Parameter(torch.empty(config.num_gists, config.hidden_size))
         self.attn = CrossAttention(config)
+        self.sharpness = nn.Parameter(torch.ones(config.num_gists)) if config.pooling_segments else None
         self.blocks = nn.ModuleList(PoolingBlock(config) for _ in range(config.pooling_depth - 1))
         self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, encoded: Tensor, mask: Tensor) -> Tensor:
         """``encoded (U, S, D)``, ``mask (U, S)`` -> gists of unit root mean square."""
-        gists = self.attn(self.queries.expand(len(encoded), -1, -1), encoded, mask)
+        gists = self.attn(self.queries.expand(len(encoded), -1, -1), encoded, mask, bias=self.segments(mask))
         for block in self.blocks:
             gists = block(gists, encoded, mask)
         return self.norm(gists)
 
+    def segments(self, mask: Tensor) -> Tensor | None:
+        """How far each token lies from each gist's part of the schema: ``(U, S)`` -> ``(U, K, S)``, 0 or less."""
+        if self.sharpness is None:
+            return None
+        count = len(self.sharpness)
+        place = mask.cumsum(-1) - 0.5  # padding may be on either side
+        place = place / mask.sum(-1, keepdim=True).clamp(min=1) * count  # in segments, 0 to K
+        centre = torch.arange(count, device=mask.device) + 0.5
+        return -self.sharpness[:, None] * (place[:, None] - centre[:, None]).square()
+
 
 class ToolPointer(nn.Module):
-    """Requests and tools in one space: cosine of query and pooled gist, against a learned "no call" vector."""
+    """Requests and tools in one space: cosine of query and pooled gist, against a score of "no call"."""
 
     def __init__(self, config: ToolFormerConfig):
         super().__init__()
@@ -126,7 +154,8 @@ class ToolPointer(nn.Module):
         self.temperature, self.query = config.pointer_temperature, config.pointer_query
         self.proj = nn.Linear(config.hidden_size, size, bias=False)
         self.state_proj = nn.Linear(config.hidden_size, size) if self.query != "encoder" else None
-        self.no_call = nn.Parameter(torch.empty(size))
+        self.no_call = nn.Linear(config.hidden_size, 1)
+        self.trust = nn.Parameter(torch.tensor(HALFWAY))  # how much the best match speaks for a call
 
     def tools(self, gists: Tensor) -> Tensor:
         """``gists (U, K, D)`` -> unit vectors ``(U, E)``."""
@@ -147,27 +176,45 @@ class ToolPointer(nn.Module):
             query = query + self.requests(pooled)[:, None] * query.shape[-1] ** 0.5
         return F.normalize(query, dim=-1)
 
-    def scores(self, query: Tensor, tools: Tensor, tool_index: Tensor) -> Tensor:
-        """``query (B, P, E)``, ``tools (U, E)``, ``tool_index (B, N)`` -> ``(B, P, 1 + N)``; absent tools are -inf."""
+    def scores(self, states: Tensor, pooled: Tensor | None, tools: Tensor, tool_index: Tensor) -> Tensor:
+        """``states (B, P, D)``, ``tools (U, E)``, ``tool_index (B, N)`` -> ``(B, P, 1 + N)``; absent tools are -inf.
+
+        Whether to call is read off the state; how well the best tool matches speaks for it as far as it has proved to.
+        """
         chosen = tools[tool_index.clamp(min=0)]  # (B, N, E)
-        similarity = torch.einsum("bpe,bne->bpn", query, chosen) / self.temperature
-        similarity = similarity.masked_fill((tool_index < 0)[:, None], float("-inf"))
-        return torch.cat([(query @ self.no_call.float()).unsqueeze(-1), similarity], dim=-1)
+        similarity = torch.einsum("bpe,bne->bpn", self.queries(states, pooled), chosen) / self.temperature
+        similarity = similarity.masked_fill((tool_index < 0)[:, None], NEVER)
+        best = F.pad(similarity, (1, 0), value=HALFWAY / self.temperature).logsumexp(-1, keepdim=True)
+        none = self.no_call(states).float() + best - self.trust * (best - HALFWAY / self.temperature)
+        return torch.cat([none, similarity.masked_fill((tool_index < 0)[:, None], float("-inf"))], dim=-1)
 
 
 class CopyHead(nn.Module):
-    """Attention over what was said, to say it again: a position is copied from by the token behind it."""
+    """Attention over what was said, to say it again: a position is copied from by the token behind it.
+
+    Positions that hold the very token just written, or the last two, are preferred by learned weights, so that a copy
+    once begun goes on by itself and only its start and end are left to learn.
+    """
 
     def __init__(self, config: ToolFormerConfig):
         super().__init__()
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.gate = nn.Linear(config.hidden_size, 1)
+        self.match = nn.Parameter(torch.tensor(COPY_MATCH))
         self.scaling = config.hidden_size**-0.5
 
-    def scores(self, states: Tensor, keys: Tensor, allowed: Tensor) -> Tensor:
-        """``states (B, t, D)``, ``keys (B, T, D)``, ``allowed (B, t, T)`` -> ``(B, t, T)``, -inf where not allowed."""
-        return (self.query(states) @ keys.mT * self.scaling).masked_fill(~allowed, float("-inf"))
+    def scores(self, states: Tensor, keys: Tensor, ids: Tensor, allowed: Tensor) -> Tensor:
+        """``states (B, t, D)``, ``keys (B, T, D)``, ``allowed (B, t, T)`` -> ``(B, t, T)``, -inf where not allowed.
+
+        ``ids (B, L)`` is all that was said: its last t tokens are those of the states, its first T those of the keys.
+        """
+        asked, total = states.shape[1], keys.shape[1]
+        before = F.pad(ids, (1, 0), value=-1)
+        same = ids[:, -asked:, None] == ids[:, None, :total]
+        both = same & (before[:, -asked - 1 : -1, None] == before[:, None, :total])
+        bias = self.match[0] * same + self.match[1] * both
+        return (self.query(states) @ keys.mT * self.scaling + bias).masked_fill(~allowed, float("-inf"))
 
 
 class GistCache(EncoderDecoderCache):
@@ -212,7 +259,7 @@ class GatedDecoderLayer(Qwen2DecoderLayer):
     def forward(  # ty: ignore[incompatible-method-override]
         self, hidden_states, attention_mask=None, past_key_values=None, memory=None, memory_mask=None, **kw
     ):
-        """As the library's layer, with ``memory (B, M, D)`` and ``memory_mask (B, M)`` carried through."""
+        """As the library's layer; ``memory (B, M, D)``, ``memory_mask (B, M)`` or ``(B, T, M)`` are carried through."""
         both = past_key_values if isinstance(past_key_values, EncoderDecoderCache) else None
         attended, _ = self.self_attn(
             hidden_states=self.input_layernorm(hidden_states),
@@ -240,8 +287,12 @@ class _Initialised(Qwen2PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, GistPooling):
             nn.init.normal_(module.queries, std=1.0)
+            if module.sharpness is not None:
+                nn.init.ones_(module.sharpness)
         elif isinstance(module, ToolPointer):
-            nn.init.normal_(module.no_call, std=0.02)
+            nn.init.constant_(module.trust, HALFWAY)
+        elif isinstance(module, CopyHead):
+            module.match.copy_(torch.tensor(COPY_MATCH))
         elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
             nn.init.constant_(module.cross_attn_gate, module.cross_attn.config.gate_init)
         elif isinstance(module, ToolFormerMicro) and module.no_tool is not None:
@@ -350,7 +401,36 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         assert self.pointer is not None
         none = torch.zeros(1, self.config.pointer_size, device=gists.device)
         tools = self.pointer.tools(gists) if gists.shape[0] else none
-        return self.pointer.scores(self.pointer.queries(states, request), tools, tool_index)
+        return self.pointer.scores(states, request, tools, tool_index)
+
+    @property
+    def needs_request(self) -> bool:
+        """Whether decoding needs the encoded request: the pointer's query, or the focus before a call, come from it."""
+        return self.pointer is not None and (self.pointer.query != "decoder" or self.config.focus)
+
+    def nearest(self, request: Tensor, gists: Tensor, tool_index: Tensor) -> Tensor:
+        """The tool that each encoded request ``(B, D)`` is nearest to: its place in the row ``(B,)``, -1 = no tools.
+
+        This is where the decoder looks when it decides whether to call (``focused``).
+        """
+        if gists.shape[0] == 0 or tool_index.shape[1] == 0:
+            return tool_index.new_full((len(tool_index),), -1)
+        with torch.no_grad():
+            chosen = self.embed_tools(gists)[tool_index.clamp(min=0)]  # (B, N, E)
+            near = torch.einsum("be,bne->bn", self.embed_request(request), chosen)
+            best = near.masked_fill(tool_index < 0, float("-inf")).argmax(-1)
+        return best.masked_fill((tool_index < 0).all(-1), -1)
+
+    def focused(self, memory_mask: Tensor, focus: Tensor) -> Tensor:
+        """Which slots each position sees: ``memory_mask (B, M)``, ``focus (B, T)`` -> ``(B, T, M)``.
+
+        ``focus`` is the place of one tool in its row, whose gists alone are seen, or -1 for all of them. The slot of
+        ``no_tool`` is always open.
+        """
+        first = 0 if self.no_tool is None else 1
+        slots = torch.arange(memory_mask.shape[1] - first, device=focus.device) // self.config.num_gists
+        seen = (focus[..., None] < 0) | (focus[..., None] == slots)
+        return memory_mask[:, None] & F.pad(seen, (first, 0), value=True)
 
     def decode(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kw: Any) -> Tensor:
         """Prompt tokens ``(B, T)`` -> decoder states ``(B, T, D)``; memory, its mask and caches go in as keywords."""
@@ -370,7 +450,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             before &= attention_mask[:, None, :-1].bool()
         following = input_ids[:, None, 1:].masked_fill(~before, -1)
         some = before.any(-1, keepdim=True)  # the first position has nothing to copy, but a softmax needs something
-        scores = self.copy_head.scores(states, self.copy_head.key(states), before | ~some)
+        scores = self.copy_head.scores(states, self.copy_head.key(states), input_ids[:, :-1], before | ~some)
         gate = self.copy_head.gate(states).masked_fill(~some, NEVER)[..., 0]
         keep = labels != -100
         return copy_cross_entropy(
@@ -401,7 +481,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         if attention_mask is not None:
             allowed = allowed & attention_mask[:, None, : total - 1].bool()
         some = allowed.any(-1, keepdim=True)
-        scores = self.copy_head.scores(kept, keys[:, :-1], allowed | ~some).float()
+        scores = self.copy_head.scores(kept, keys[:, :-1], ids, allowed | ~some).float()
         gate = self.copy_head.gate(kept).float().masked_fill(~some, NEVER)
         write = F.logsigmoid(-gate) + logits.float().log_softmax(-1)
         copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), scores.softmax(-1))

@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
 class MuonAdamW(Optimizer):
     """Muon for the matrices inside the layers, AdamW for embeddings, norms, biases, gates: one optimiser to its caller.
 
-    The library's two optimisers do the work; they share this object's groups and state, so that one ``state_dict``
-    holds all. Muon's update is scaled to AdamW's (Liu et al. 2025, section 2.2): one learning rate serves both.
+    AdamW is the library's and shares this object's groups and state, so that one ``state_dict`` holds all. Muon is
+    the library's update (``torch.optim.Muon``) with all matrices of one shape orthogonalised together: at width 128
+    that takes a third of the time. Its size is matched to AdamW's (Liu et al. 2025, section 2.2): one learning rate
+    serves both.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], others: list[nn.Parameter], **adamw: Any):
-        groups: list[dict[str, Any]] = [{"params": matrices, "muon": True}, {"params": others, "muon": False}]
-        muon: dict[str, Any] = {
-            "momentum": 0.95,
-            "nesterov": True,
-            "ns_coefficients": (3.4445, -4.775, 2.0315),
-            "eps": 1e-7,
-        }
-        muon |= {"ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
-        self._muon = Muon(matrices, lr=adamw["lr"], weight_decay=adamw["weight_decay"], **muon)
+    def __init__(
+        self, matrices: list[nn.Parameter], others: list[nn.Parameter], *, momentum: float = 0.95, **adamw: Any
+    ):
         plain: dict[str, Any] = {**adamw, "weight_decay": 0.0}
         self._adamw = AdamW(others, fused=True, **plain)
-        for group, part in zip(groups, (self._muon, self._adamw), strict=True):
-            group |= {k: v for k, v in part.param_groups[0].items() if k != "params"}
+        shared = {k: v for k, v in self._adamw.param_groups[0].items() if k != "params"}
+        muon = {"lr": adamw["lr"], "weight_decay": adamw["weight_decay"], "momentum": momentum}
+        groups = [{"params": matrices, "muon": True, **muon}, {"params": others, "muon": False, **shared}]
         super().__init__(groups, {})
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
-        """One step of both; the groups and the state are rebound as loading a checkpoint replaces them."""
+        """One step of both; AdamW's groups and state are rebound as loading a checkpoint replaces them."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part, muon in ((self._muon, True), (self._adamw, False)):
-            part.param_groups = [group for group in self.param_groups if group["muon"] is muon]
-            part.state = self.state
-            part.step()
+        self._adamw.param_groups = [group for group in self.param_groups if not group["muon"]]
+        self._adamw.state = self.state
+        self._adamw.step()
+        for group in self.param_groups:
+            if group["muon"]:
+                self._muon(group)
         return loss
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        by_shape: dict[torch.Size, list[Any]] = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                by_shape[p.shape].append(p)
+        for shape, params in by_shape.items():
+            grads = [p.grad for p in params if p.grad is not None]
+            for p in params:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            kept = [self.state[p]["momentum_buffer"] for p in params]
+            torch._foreach_lerp_(kept, grads, 1 - group["momentum"])
+            updates = orthogonalised(torch.stack(torch._foreach_lerp(grads, kept, group["momentum"])))  # Nesterov
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            rate = group["lr"] * 0.2 * math.sqrt(max(shape))
+            torch._foreach_add_(params, list(updates.to(params[0].dtype).unbind()), alpha=-rate)
+
+
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Each of ``matrices (N, R, C)`` with its singular values moved near 1: Newton-Schulz (Jordan et al. 2024)."""
+    a, b, c = 3.4445, -4.775, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 def build_optimizer(
@@ -77,8 +106,12 @@ def build_optimizer(
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter maps one hidden vector to another, as Muon assumes; tables and queries do not."""
-    return parameter.ndim == 2 and not any(table in name for table in ("embed_tokens", "lm_head", "queries"))
+    """Whether a parameter maps one hidden vector to another, as Muon assumes; tables, queries and scores do not."""
+    return (
+        parameter.ndim == 2
+        and min(parameter.shape) > 1
+        and not any(table in name for table in ("embed_tokens", "lm_head", "queries"))
+    )
 
 
 def warmup_cosine(optimizer: Optimizer, warmup: int, total: int, floor: float = 0.0) -> LambdaLR:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from toolformer.calls import parse
-from toolformer.data.batches import CallBatch, length_buckets
+from toolformer.data.batches import NEAREST, CallBatch, length_buckets
 from toolformer.data.masking import Rows
 from toolformer.inference.engine import Engine, Request
 from toolformer.metrics import Row
@@ -23,6 +23,7 @@ class ToolCalling(Stage):
 
     Args:
         pointer_weight: of the tool choice at each call start.
+        whether_weight: of the choice whether to call there.
         contrast_weight: of stage 1.5's loss.
         rebuild_weight: of stage 1's loss, on every ``rebuild_every``-th batch.
         temperature: InfoNCE's tau.
@@ -35,6 +36,7 @@ class ToolCalling(Stage):
         prompts,
         *,
         pointer_weight: float = 1.0,
+        whether_weight: float = 1.0,
         contrast_weight: float = 0.1,
         rebuild_weight: float = 0.1,
         rebuild_every: int = 20,
@@ -45,7 +47,7 @@ class ToolCalling(Stage):
         super().__init__(model, prompts, **kw)
         self.max_new_tokens = max_new_tokens
         self.answers = MetricCollection({"tsa": ToolSelectionAccuracy(), "em": ExactMatch()}, compute_groups=False)
-        self.pointer_weight, self.contrast_weight = pointer_weight, contrast_weight
+        self.pointer_weight, self.whether_weight, self.contrast_weight = pointer_weight, whether_weight, contrast_weight
         self.rebuild_weight, self.rebuild_every, self.temperature = rebuild_weight, rebuild_every, temperature
 
     @torch.no_grad()
@@ -69,12 +71,19 @@ class ToolCalling(Stage):
         self.answers.reset()
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
-        """``call`` (next token), ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
+        """``call`` (next token), ``whether``, ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
         model = self.model
+        needs_request = self.contrast_weight or model.needs_request
+        request = encode_requests(model, batch, self.buckets) if needs_request else gists.new_zeros(0)
         memory, memory_mask = model.memory(gists, batch.tool_index)
+        if model.config.focus:
+            nearest = model.nearest(request, gists, batch.tool_index)[:, None]
+            memory_mask = model.focused(memory_mask, torch.where(batch.focus == NEAREST, nearest, batch.focus))
         totals, counts, deciding = [], [], []
         for rows, width in length_buckets(batch.attention_mask, self.buckets):
             inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
+            if model.config.focus:
+                inputs["memory_mask"] = inputs["memory_mask"][:, :width]
             ids = batch.input_ids[rows, :width]
             read = model.decode(ids, **inputs)
             at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
@@ -84,12 +93,10 @@ class ToolCalling(Stage):
             deciding.append(read.gather(1, at))
         parts = {"call": torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)}
         weights = {"call": 1.0}
-        needs_request = self.contrast_weight or (model.pointer is not None and model.pointer.query != "decoder")
-        request = encode_requests(model, batch, self.buckets) if needs_request else gists.new_zeros(0)
         if model.pointer is not None and self.pointer_weight:
             scores = model.point(torch.cat(deciding), request, gists, batch.tool_index)
-            parts["pointer"] = pointer_loss(scores, batch.call_targets)
-            weights["pointer"] = self.pointer_weight
+            parts["whether"], parts["pointer"] = pointer_loss(scores, batch.call_targets)
+            weights |= {"whether": self.whether_weight, "pointer": self.pointer_weight}
         if self.contrast_weight:
             parts["contrast"] = contrast_loss(model, batch, request, gists, self.temperature, True)
             weights["contrast"] = self.contrast_weight

@@ -6,8 +6,9 @@ A training row is a pure function of (seed, step); a split depends on neither th
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from random import Random
 
@@ -61,7 +62,9 @@ class ToolWorld:
         pseudo_share: Share of the nouns of training tools that are pseudo-words ("velmora"), so that spelling must come
             from the schema.
         multi_call_share: Share of rows with two or three calls.
-        no_call_share: Share of rows without a call, in equal parts small talk, near miss, tool and parameter missing.
+        no_call_share: Share of rows without a call.
+        no_call_mix: Its parts: small talk, near miss, tool missing, parameter missing. The frozen splits have as much
+            of each; in training the first is learned at once.
         follow_up_share: Share of rows of two user turns.
         folder: Where ``domains/`` and ``words/`` are.
     """
@@ -73,6 +76,7 @@ class ToolWorld:
         pseudo_share: float = 0.4,
         multi_call_share: float = 0.12,
         no_call_share: float = 0.2,
+        no_call_mix: Sequence[float] = (1, 1, 1, 1),
         follow_up_share: float = 0.08,
         folder: str | Path = FOLDER,
     ) -> None:
@@ -81,9 +85,14 @@ class ToolWorld:
             raise ValueError(
                 f"toolworld: pseudo_share is {pseudo_share}, row shares {shares}; give 0..1, rows <= 1 in sum"
             )
+        if len(no_call_mix) != len(STRATA) or min(no_call_mix) < 0 or not sum(no_call_mix):
+            raise ValueError(
+                f"toolworld: no_call_mix is {list(no_call_mix)}; give {len(STRATA)} parts, none below 0, for {STRATA}"
+            )
         lexicon = load(Path(folder))
         self.seed, self.lexicon = seed, lexicon
         self.maker, self.frames = PoolMaker(lexicon), Frames(lexicon.words)
+        self.no_call_mix = list(accumulate(no_call_mix))
         self.kinds = (no_call_share, no_call_share + multi_call_share, sum(shares.values()))
         self.recipe = Recipe(
             lexicon.families[TRAIN],
@@ -158,7 +167,7 @@ class ToolWorld:
         no_call, several, follow_up = limits if limits is not None else self.kinds
         r = rng.random()
         if r < no_call:
-            return pick(rng, STRATA)
+            return rng.choices(STRATA, cum_weights=self.no_call_mix)[0]
         return "several" if r < several else "follow_up" if r < follow_up else "one"
 
     def _new_row(
