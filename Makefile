@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@; \
 	echo "      done: $(VENV)"
 
-demo: $(STAMP) ## whole curriculum on a nano model and built-in data, evaluation, report: outputs/demo, some 20 minutes on two cores
+demo: $(STAMP) ## whole curriculum on a nano model and built-in data, evaluation, report: outputs/demo, some 10 minutes on two cores
 	$(PY) -m toolformer.curriculum experiment=demo $(ARGS)
 	$(PY) -m toolformer.report run=outputs/demo
 

@@ -9,7 +9,7 @@ import torch
 from data.tiny_rows import ALARMS, PIZZA, TOOLS, TRAIN, WEATHER, prompts, row, rows
 
 from toolformer.calls import render
-from toolformer.data.batches import CallBatch, collate_calls, collate_tools, length_buckets, pad
+from toolformer.data.batches import ALL, NEAREST, CallBatch, collate_calls, collate_tools, length_buckets, pad
 from toolformer.data.masking import Rows
 from toolformer.records import Example, Tool, ToolCall
 
@@ -141,3 +141,27 @@ def test_a_call_that_is_text_in_an_argument_is_no_call():
     i = batch.call_targets.tolist().index([2, 0, -1])
     assert batch.input_ids[i, batch.call_starts[i, 1]] == prompts().call_close
     assert (batch.labels[i, batch.call_starts[i, 1] + 1 :] >= 0).sum() == 1, "only the end mark follows"
+
+
+def test_where_each_position_looks():
+    """The prompt at the nearest tool, each call at its own, each decision at all; unaided, a call from its name on."""
+    of = prompts()
+    for unaided in (False, True):
+        batch = collate_calls(rows(), of, unaided=range(len(rows())) if unaided else ())
+        for i, (example, tools) in enumerate(by_length(rows())):
+            prompt, answer = of.prompt(example.messages), of.answer(example)
+            looks = batch.focus[i][: len(prompt) + len(answer)].tolist()
+            assert set(looks[: len(prompt)]) == {ALL if unaided else NEAREST}
+            assert (batch.focus[i][len(looks) :] == ALL).all()
+            if not example.calls:
+                assert set(looks[len(prompt) :]) == {ALL if unaided else NEAREST}
+                continue
+            at = len(prompt)
+            for call in example.calls:
+                close = answer.index(of.call_close, at - len(prompt)) + len(prompt)
+                views, slot = looks[at:close], [tool.name for tool in tools].index(call.name)
+                begin = views.index(slot)
+                before = of.tokenizer.decode(answer[at - len(prompt) : at - len(prompt) + begin])
+                assert views == [ALL] * begin + [slot] * (len(views) - begin) and looks[close] == ALL
+                assert before.strip() == (f'<tool_call>\n{{"name": "{call.name}' if unaided else "")
+                at = close + 1

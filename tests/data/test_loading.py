@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 import pytest
@@ -10,10 +11,11 @@ from data.tiny_rows import prompts
 from torch import Tensor
 
 from toolformer.data.batches import CallBatch
-from toolformer.data.loading import Batches, ResumableLoader, split_rows
+from toolformer.data.loading import Batches, ResumableLoader, in_any_order, split_rows
 from toolformer.data.prompts import Prompts
 from toolformer.data.tokenizer import from_rows
 from toolformer.data.toolworld import ToolWorld
+from toolformer.records import Example, Message, ToolCall
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,7 @@ def test_what_a_batch_holds(world: ToolWorld):
     ("changes", "line"),
     [
         ({"mask_share": 1.2}, "batches.mask_share is 1.2"),
+        ({"unaided_share": -0.1}, "batches.unaided_share is -0.1"),
         ({"tools_per_request": 6}, "batches.tools_per_request is 6; it must lie between 1 and 5"),
         ({"tools_per_request": 0}, "batches.tools_per_request is 0"),
     ],
@@ -134,3 +137,10 @@ def test_a_tokenizer_of_the_source_reads_its_batches(world: ToolWorld):
     of = Prompts(from_rows(world, vocab_size=600, rows=64))
     batch = Batches(world, of, seed=0, batch_size=4, pool_size=6, tools_per_request=3, mask_share=0.3)[0]
     assert int(batch.input_ids.max()) < len(of.tokenizer) and of.report["schemas_shortened"] == 0
+
+
+def test_calls_of_one_request_come_in_any_order():
+    calls = tuple(ToolCall(name, {}) for name in "abc")
+    example = Example("x", (Message("user", "hi"),), (), calls, "", "test")
+    orders = {"".join(call.name for call in in_any_order(example, random.Random(i)).calls) for i in range(60)}
+    assert orders == {"abc", "acb", "bac", "bca", "cab", "cba"}

@@ -7,7 +7,7 @@ import torch
 from tiny_caller import hand_made, prompts, random_model, rows, switch
 
 from toolformer.calls import Malformed, parse
-from toolformer.data.batches import pad
+from toolformer.data.batches import ALL, pad
 from toolformer.inference.engine import DECODINGS, Answer, Engine, Request
 from toolformer.records import Message, Tool
 
@@ -166,3 +166,56 @@ def test_names_that_need_escapes_are_spelled_right():
     for decoding in ("constrained", "pointed"):
         (answer,) = engine.answer([Request([Message("user", "say hi")], tools, engine.encode(tools))], decoding)
         assert [call.name for call in parse(answer.text)] == [tools[0].name]
+
+
+@pytest.mark.parametrize("decoding", ["free", "pointed"])
+def test_what_a_call_says_depends_on_no_other_tool(decoding):
+    """With focus: other gists in the places of the tools that were neither nearest nor chosen, the same answer."""
+    model = random_model(3, focus=True, pointer_query="encoder")
+    with torch.no_grad():
+        model.pointer.no_call.bias.sub_(8.0)
+    tools = [switch(name) for name in ("lamp", "heater", "radio", "fan")]
+    engine = Engine(model, prompts(), max_new_tokens=40, most_calls=1)
+    gists = engine.encode(tools)
+    asked = [Request(example.messages, tools, gists) for example, _ in rows()[:6]]
+    places = model.embed_tools(gists)
+    for request, answer in zip(asked, engine.answer(asked, decoding), strict=True):
+        ids, mask = pad([prompts().prompt(request.messages, room=40)])
+        with torch.no_grad():
+            best = int((model.embed_request(model.encode_request(ids, mask)) @ places.T).argmax())
+        other = gists.mean(0, keepdim=True).expand_as(gists).clone()
+        other[best] = gists[best]
+        moved = model.embed_request(model.encode_request(ids, mask)) @ model.embed_tools(other).T
+        if int(moved.argmax()) == best:  # else the pointer itself has reason to choose another
+            (again,) = engine.answer([request._replace(gists=other)], decoding)
+            assert again.tokens == answer.tokens
+
+
+def test_constrained_decoding_looks_where_training_looked():
+    """With focus: at all tools until the call has told a name, then at that tool; as an uncached forward writes."""
+    model = random_model(5, focus=True, copy_head=True, tie_word_embeddings=False)
+    tools = [switch(name) for name in ("lamp", "heater", "radio")]
+    engine = Engine(model, prompts(), max_new_tokens=60, most_calls=1)
+    gists, index = engine.encode(tools), torch.arange(3)[None]
+    with torch.no_grad():  # whatever was read, a call begins
+        ids, mask = pad([prompts().prompt(example.messages) for example, _ in rows()[:16]], left=True)
+        model.lm_head.weight[prompts().call_open] = 9.0 * model.decode(ids, mask.long())[:, -1].mean(0)
+    asked = [Request(example.messages, tools, gists) for example, _ in rows()[:16]]
+    compared = 0
+    for request, answer in zip(asked, engine.answer(asked, "constrained"), strict=True):
+        prompt = prompts().prompt(request.messages, room=60)
+        ids = torch.tensor([[*prompt, *answer.tokens]])
+        texts_so_far = [prompts().tokenizer.decode(answer.tokens[: n + 1]) for n in range(len(answer.tokens))]
+        named = [[i for i, tool in enumerate(tools) if f'{{"name": "{tool.name}"' in text] for text in texts_so_far]
+        looks = [ALL] * len(prompt) + [(found or [ALL])[0] for found in named]
+        memory, mask = model.memory(gists, index)
+        with torch.no_grad():
+            states = model.decode(ids, memory=memory, memory_mask=model.focused(mask, torch.tensor([looks])))
+            logits = model.next_token_logits(states, ids, None, None)[0]
+        matcher = engine.grammar.choice(tools, 1)
+        for at, token in enumerate(answer.tokens, start=len(prompt)):
+            allowed = torch.from_numpy(engine.grammar.allowed([matcher], logits.shape[1]))[0]
+            assert int(logits[at - 1].masked_fill(~allowed, float("-inf")).argmax()) == token
+            matcher.consume_token(token)
+            compared += 1
+    assert compared > 100

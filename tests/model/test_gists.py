@@ -10,7 +10,7 @@ import torch
 from model.tiny import SHAPE, Inputs, inputs, logits, remember, tiny
 from torch import Tensor
 
-from toolformer.model import ToolFormerConfig, ToolFormerMicro
+from toolformer.model import ToolFormerConfig, ToolFormerMicro, fresh
 from toolformer.model.losses import linear_cross_entropy, pointer_loss
 
 CHOICES: list[dict[str, Any]] = [
@@ -23,6 +23,9 @@ CHOICES: list[dict[str, Any]] = [
     {"gate_init": 1},
     {"encoder_attention": "bidirectional"},
     {"pooling_depth": 3},
+    {"pooling_segments": True},
+    {"copy_head": True},
+    {"focus": True},
     {"no_tool_gist": True},
     {"pointer": False},
     {"pointer_query": "decoder"},
@@ -241,3 +244,64 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for name, gradient in gradients(model, batch).items():
         torch.testing.assert_close(gradient, wanted[name], msg=name)
+
+
+def test_a_focused_position_sees_one_tool_alone():
+    for extra in (False, True):
+        model, batch = tiny(no_tool_gist=extra, focus=True), inputs()
+        gists = model.encode_tools(batch.tool_ids, batch.tool_mask)
+        memory, mask = model.memory(gists, batch.tool_index)
+        focus = torch.tensor([[-1, 0, 2], [0, -1, 0], [1, 1, -1]])
+        seen = model.focused(mask, focus)
+        assert seen.shape == (3, 3, memory.shape[1])
+        assert torch.equal(seen[0, 0], mask[0]) and torch.equal(seen[2, 2], mask[2])
+        wanted = [model.config.num_gists + extra] * 2
+        assert seen[0, 1:].sum(-1).tolist() == wanted and not (seen & ~mask[:, None]).any()
+        ids = batch.input_ids[:1]
+        both = []
+        for other in (gists, gists.clone().index_fill_(0, torch.tensor([0, 3]), 5.0)):  # the row has tools 0, 3 and 2
+            memory, mask = model.memory(other, batch.tool_index[:1])
+            both.append(model.decode(ids, memory=memory, memory_mask=model.focused(mask, torch.full_like(ids, 2))))
+        assert torch.equal(*both), "what the tool in focus does not say changes nothing"
+
+
+def test_nearest_is_the_tool_that_the_pointer_space_says():
+    model, batch = tiny(focus=True), inputs()
+    gists = model.encode_tools(batch.tool_ids, batch.tool_mask)
+    request = model.encode_request(batch.input_ids, batch.attention_mask)
+    scores = model.embed_request(request) @ model.embed_tools(gists).T
+    for row, place in enumerate(model.nearest(request, gists, batch.tool_index).tolist()):
+        tools = [int(t) for t in batch.tool_index[row] if t >= 0]
+        assert place == int(scores[row, tools].argmax())
+    assert model.nearest(request, gists, torch.full((3, 2), -1)).tolist() == [-1] * 3
+    assert model.nearest(request, gists[:0], batch.tool_index[:, :0]).tolist() == [-1] * 3
+
+
+def test_segments_lie_where_their_part_of_the_schema_is():
+    pool = tiny(num_gists=4, pooling_segments=True).gist_pool
+    with torch.no_grad():
+        pool.sharpness.fill_(1.0)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[1, 8:] = False
+    bias = pool.segments(mask)
+    assert bias[0].argmax(0).tolist() == [k for k in range(4) for _ in range(3)]
+    assert bias[1, :, :8].argmax(0).tolist() == [k for k in range(4) for _ in range(2)]
+    left = pool.segments(mask.flip(1))
+    torch.testing.assert_close(left[1, :, 4:], bias[1, :, :8])
+
+
+def test_a_bag_of_words_finds_its_words_untrained():
+    torch.manual_seed(0)
+    shape = {
+        **SHAPE,
+        "hidden_size": 64,
+        "pointer_size": 64,
+        "num_key_value_heads": 4,
+        "encoder_attention": "bidirectional",
+    }
+    model = fresh(bag_of_words=True, copy_head=True, **shape).eval()
+    tools = torch.randperm(94, generator=torch.Generator().manual_seed(1))[:80].view(8, 10) + 2
+    request = tools[:, torch.tensor([7, 2, 5])]
+    places = model.embed_tools(model.encode_tools(tools, torch.ones_like(tools, dtype=torch.bool)))
+    asked = model.embed_request(model.encode_request(request, torch.ones_like(request, dtype=torch.bool)))
+    assert (asked @ places.T).argmax(-1).tolist() == list(range(8))

@@ -197,6 +197,7 @@ class _Writing:
         order = sorted(range(len(requests)), key=lambda i: len(self.prompts[i]))
         self.waiting = deque(order)
         self.focuses = self.model.config.focus
+        self.decides = self.points or (self.focuses and decoding == "free")  # whether the pointer is asked
         self.focus = [ALL] * len(requests)  # the tool whose gists alone a row looks at
         self.tools = max([1, *(len(request.tools) for request in requests)])  # so that batches can be joined
 
@@ -226,7 +227,7 @@ class _Writing:
         ids, mask = ids.to(device), mask.to(device)
         memory, memory_mask = model.memory(*self._gists(rows, self.tools))
         request = None
-        if model.needs_request and self.decoding != "constrained":
+        if model.needs_request and self.decides:
             request = model.encode_request(ids, mask)
         if self.decoding == "constrained":
             for row in rows:
@@ -274,7 +275,7 @@ class _Writing:
     def _advance(self, batch: _Batch, progress: Callable[[int], object]) -> _Batch | None:
         """Reads, decides, and writes one token a row; None when all its rows have ended."""
         states = self.read(batch)
-        if self.points or (self.focuses and self.decoding == "free"):
+        if self.decides:
             self._decide(batch, states[:, -1])
         logits = self.model.next_token_logits(states, batch.ids, batch.mask, batch.cache, last=1)[:, 0]
         chosen = self._choose(batch, logits.float())
