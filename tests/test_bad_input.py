@@ -510,6 +510,21 @@ def evaluation_without_knowing_the_data(folder):
     return lambda: evaluate([*SMALL, f"checkpoint={path}"])
 
 
+@case("mine.jsonl", "No such file")
+def own_rows_that_are_not_there(folder):
+    path = trained(folder)
+    return lambda: evaluate([*SMALL, f"checkpoint={path}", "split=standard", f"rows={folder}/mine.jsonl"])
+
+
+@case("mine.jsonl:2", "calls[0]", "an object with name and arguments is wanted")
+def own_rows_of_another_shape(folder):
+    path, tool = trained(folder), schema()
+    row = {"tools": [tool], "messages": [{"role": "user", "content": "hi"}], "calls": []}
+    lines = [json.dumps({**row, "calls": calls}) for calls in ([], ["get_weather"])]
+    (folder / "mine.jsonl").write_text("\n".join(lines))
+    return lambda: evaluate([*SMALL, f"checkpoint={path}", "split=standard", f"rows={folder}/mine.jsonl"])
+
+
 @case("evaluation.decodings", "'guessed'", "free, constrained, pointed")
 def unknown_decoding(folder):
     path = trained(folder)

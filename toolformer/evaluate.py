@@ -20,26 +20,42 @@ def main(cfg: DictConfig, folder: Path) -> None:
       python -m toolformer.evaluate checkpoint=outputs/demo
       python -m toolformer.evaluate checkpoint=outputs/demo/3-tool_calling evaluation.rows=200 'evaluation.decodings=[pointed]'
       python -m toolformer.evaluate checkpoint=some/save_pretrained/folder data=toolworld split=standard
+      python -m toolformer.evaluate checkpoint=outputs/demo rows=mine.jsonl   # your own requests: {"tools", "messages", "calls"}
     """  # noqa: E501
     import torch
     from hydra.utils import instantiate
     from transformers.utils import logging
 
     from toolformer.evaluation import evaluate
-    from toolformer.inference.caller import find_backbone, load
+    from toolformer.inference.caller import calibrated_bias, find_backbone, load
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     logging.disable_progress_bar()
-    cfg = with_run_settings(cfg)
+    cfg = with_run_settings(with_own_rows(cfg))
+    source = instantiate(cfg.data, _convert_="object")
     print(f"model: {find_backbone(cfg.checkpoint)}", flush=True)
     model, prompts = load(cfg.checkpoint)
     prompts.schema_limit, prompts.length_limit = cfg.split.schema_limit, cfg.split.length_limit
     model.config._attn_implementation = cfg.attention
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = instantiate(cfg.data, _convert_="object")
-    evaluate(model.to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
+    bias = calibrated_bias(cfg.checkpoint, model)
+    evaluate(model.to(device), prompts, source, folder / "evaluation", **cfg.evaluation, no_call_bias=bias)
     shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
+
+
+def with_own_rows(cfg: DictConfig) -> DictConfig:
+    """Where ``rows`` names a file it is the one split: nothing to calibrate on, no other tools to borrow gists of."""
+    if cfg.rows is None:
+        return cfg
+    from toolformer.data.sources.own import SPLIT
+
+    own = {"splits": [SPLIT], "calibration_rows": 0, "composability": {"tools": [], "rows": 0}, "leave_out": []}
+    own["memories"] = [memory for memory in cfg.evaluation.memories if memory != "foreign"]
+    data = {"_target_": "toolformer.data.sources.own.OwnRows", "path": cfg.rows}
+    filled = cfg.copy()
+    OmegaConf.set_struct(filled, False)
+    return OmegaConf.merge(filled, {"data": data, "evaluation": own})
 
 
 def with_run_settings(cfg: DictConfig) -> DictConfig:

@@ -41,6 +41,12 @@ _SHAPE = {"type", "properties", "required", "items", "prefixItems", "additionalP
 # --- reading dialects -------------------------------------------------------------------------------------------------
 
 
+def read_tool(row: Any, place: str) -> Tool:
+    """A tool in MCP's form where it has an ``inputSchema``, else in OpenAI's."""
+    mcp = isinstance(row, Mapping) and "inputSchema" in row
+    return tool_from_mcp(row, place) if mcp else tool_from_openai(row, place)
+
+
 def tool_from_openai(row: Any, place: str) -> Tool:
     """A tool from OpenAI's form, with or without the ``{"type": "function"}`` wrapper; BFCL's Python-ish types too.
 

@@ -23,7 +23,7 @@ from toolformer.inference.engine import Decoding, Engine, Request
 from toolformer.inference.gist_store import GistStore, gist_fingerprint, model_fingerprint
 from toolformer.model import ToolFormerMicro, load_backbone
 from toolformer.records import Message, Tool, ToolCall
-from toolformer.schemas import tool_from_mcp, tool_from_openai, validate
+from toolformer.schemas import read_tool, validate
 
 STAGE = re.compile(r"(\d+(?:\.\d+)?)-.+")
 
@@ -133,7 +133,7 @@ def _tool(row: Tool | Mapping[str, Any], place: str) -> Tool:
     if isinstance(row, Tool):
         validate(row, place)
         return row
-    return tool_from_mcp(row, place) if "inputSchema" in row else tool_from_openai(row, place)
+    return read_tool(row, place)
 
 
 def _message(row: Message | Mapping[str, str]) -> Message:

@@ -1,0 +1,122 @@
+"""In: files of requests as a user would write them. Out: whether rows are what was written, and errors say where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_caller import config, prompts, rows
+
+from toolformer.data.sources.own import SPLIT, OwnRows, read
+from toolformer.evaluate import main
+from toolformer.model import ToolFormerMicro
+
+HOST = {
+    "type": "object",
+    "properties": {"host": {"type": "string"}, "count": {"type": "integer"}},
+    "required": ["host"],
+}
+PING = {"name": "ping", "description": "Ping a host.", "parameters": HOST}
+ECHO = {"name": "echo", "description": "Say it again.", "inputSchema": {"type": "object", "properties": {}}}
+ASK = {"role": "user", "content": "ping example.org twice"}
+CALL = {"name": "ping", "arguments": {"host": "example.org", "count": 2}}
+ROW: dict[str, Any] = {"tools": [{"type": "function", "function": PING}, ECHO], "messages": [ASK], "calls": [CALL]}
+
+
+def write(folder: Path, *lines: Any) -> Path:
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def test_rows_are_what_was_written(tmp_path: Path):
+    talk = [
+        ASK,
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": CALL}]},
+        {"role": "tool", "content": "12 ms"},
+    ]
+    text = {"function": {"name": "ping", "arguments": json.dumps(CALL["arguments"])}}
+    path = write(tmp_path, ROW, "", {**ROW, "calls": [text, {"name": "echo", "arguments": {}}], "id": "two"},
+                 {**ROW, "messages": talk, "calls": [], "reply": "It took 12 ms."})  # fmt: skip
+    one, two, three = read(path)
+    assert [example.id for example, _ in (one, two, three)] == ["mine-1", "two", "mine-4"]
+    assert [tool.name for tool in one[1]] == ["ping", "echo"] and one[0].calls[0].arguments == CALL["arguments"]
+    assert [call.name for call in two[0].calls] == ["ping", "echo"] and two[0].calls[0] == one[0].calls[0]
+    assert three[0].messages[1].content.startswith("<tool_call>") and three[0].calls == ()
+    catalog, examples = OwnRows(str(path)).split(SPLIT, 2)
+    assert [tool.name for tool in catalog] == ["ping", "echo"] and len(examples) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("{", ("no JSON", "one object a line")),
+        ("[]", ("is a list", "write an object")),
+        ({**ROW, "call": []}, ("the field 'call'", "tools, messages, calls")),
+        ({**ROW, "tools": {}}, ("tools is {}", "a list is wanted")),
+        ({**ROW, "tools": [{"description": "x"}]}, ("tools[0]", "name is None")),
+        ({**ROW, "messages": []}, ("the last message's role is None", "user or tool")),
+        ({**ROW, "messages": [ASK, {"role": "assistant", "content": "ok"}]}, ("'assistant'", "user or tool")),
+        ({**ROW, "messages": [{"role": "human", "content": "hi"}]}, ("messages[0]", "'human'", "user")),
+        ({**ROW, "messages": [{"role": "user", "content": 3}]}, ("messages[0]", "content is 3", "text is wanted")),
+        ({**ROW, "calls": ["ping"]}, ("calls[0]", "'ping'", "name and arguments")),
+        ({**ROW, "calls": [{"name": "ping", "arguments": "{"}]}, ("calls[0]", "arguments is no JSON")),
+        ({**ROW, "calls": [{"name": "ping", "arguments": [1]}]}, ("calls[0]", "[1]", "an object is wanted")),
+        ({**ROW, "calls": [{"name": "pong", "arguments": {}}]}, ("pong", "add the tool")),
+        ({**ROW, "calls": [{"name": "ping", "arguments": {}}]}, ("lacks required host",)),
+        ({**ROW, "calls": [{"name": "ping", "arguments": {"host": "a", "ttl": 1}}]}, ("has ttl", "host")),
+        ({**ROW, "tools": [PING, PING]}, ("name ping twice",)),
+        ({**ROW, "reply": 3}, ("reply is 3", "text is wanted")),
+        ({**ROW, "id": "mine-1"}, ("id is 'mine-1'", "line 1")),
+    ],
+)
+def test_errors_say_where_and_what(tmp_path: Path, line: Any, parts: tuple[str, ...]):
+    path = write(tmp_path, ROW, line)
+    with pytest.raises(ValueError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}:2: ")
+    for part in parts:
+        assert part in str(caught.value), str(caught.value)
+
+
+def test_files_that_hold_nothing(tmp_path: Path):
+    with pytest.raises(ValueError, match="holds no row; write one request a line"):
+        read(write(tmp_path, ""))
+    (tmp_path / "latin.jsonl").write_bytes("\xe4".encode("latin-1"))
+    with pytest.raises(ValueError, match="byte 0 is not UTF-8"):
+        read(tmp_path / "latin.jsonl")
+    with pytest.raises(ValueError, match="its one split is own_rows"):
+        OwnRows(str(write(tmp_path, ROW))).split("test_seen")
+
+
+def test_the_command_scores_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """From a saved model and a file: metrics and predictions of these very rows."""
+    folder = tmp_path / "run" / "backbone"
+    ToolFormerMicro(config()).save_pretrained(folder)
+    prompts().tokenizer.save_pretrained(folder)
+    (tmp_path / "run" / "settings.yaml").write_text(
+        yaml.safe_dump({"split": {"tools_per_request": 8, "schema_limit": 256, "length_limit": 2048}})
+    )
+    lines = [
+        {
+            "tools": [{"name": t.name, "description": t.description, "parameters": t.parameters} for t in tools],
+            "messages": [{"role": m.role, "content": m.content} for m in example.messages],
+            "calls": [{"name": c.name, "arguments": c.arguments} for c in example.calls],
+        }
+        for example, tools in rows()[:6]
+        if example.messages[-1].role == "user"
+    ]
+    path = write(tmp_path, *lines)
+    main([f"checkpoint={folder}", f"rows={path}", f"paths.outputs={tmp_path / 'out'}", "progress=false",
+          "evaluation.max_new_tokens=12", "evaluation.timing_rows=1"])  # fmt: skip
+    done = tmp_path / "out" / "evaluation"
+    metrics = json.loads((done / "metrics.json").read_text())
+    assert set(metrics["splits"]) == {SPLIT}
+    real = metrics["splits"][SPLIT]["plain"]["pointed"]["real"]
+    assert real["tsa"]["n"] + real["fpr"]["n"] == len(lines)
+    written = [json.loads(line) for line in (done / "evaluation" / "predictions.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in written} == {f"mine-{i + 1}" for i in range(len(lines))}
+    assert "own_rows, plain names" in capsys.readouterr().out
