@@ -48,14 +48,17 @@ def with_own_rows(cfg: DictConfig) -> DictConfig:
     """Where ``rows`` names a file it is the one split: nothing to calibrate on, no other tools to borrow gists of."""
     if cfg.rows is None:
         return cfg
-    from toolformer.data.sources.own import SPLIT
+    from toolformer.data.own_rows import SPLIT
 
     own = {"splits": [SPLIT], "calibration_rows": 0, "composability": {"tools": [], "rows": 0}, "leave_out": []}
     own["memories"] = [memory for memory in cfg.evaluation.memories if memory != "foreign"]
-    data = {"_target_": "toolformer.data.sources.own.OwnRows", "path": cfg.rows}
+    data = {"_target_": "toolformer.data.own_rows.OwnRows", "path": cfg.rows}
     filled = cfg.copy()
     OmegaConf.set_struct(filled, False)
-    return OmegaConf.merge(filled, {"data": data, "evaluation": own})
+    filled.data = data
+    for key, value in own.items():
+        filled.evaluation[key] = value
+    return filled
 
 
 def with_run_settings(cfg: DictConfig) -> DictConfig:

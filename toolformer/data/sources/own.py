@@ -7,55 +7,28 @@ written as for OpenAI or MCP; no calls mean that a plain reply is right; ``id`` 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from toolformer.calls import render
-from toolformer.data.corpus import check, check_gold
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import read_tool
 
-SPLIT = "own_rows"
 ROLES = ("system", "user", "assistant", "tool")
 KEYS = ("tools", "messages", "calls", "id", "reply", "stratum")
 
 
-def read(path: str | Path) -> list[tuple[Example, list[Tool]]]:
-    """All rows of the file, in its order.
+def read(path: str | Path) -> Iterator[tuple[str, Example, list[Tool]]]:
+    """The rows of the file in its order, each with the place where it stands.
 
     Raises:
-        ValueError: names file, line, field and value of the first row that cannot be scored.
+        ValueError: names file, line, field and value of the first row that cannot be read.
     """
-    rows, places = [], {}
     for number, line in enumerate(_lines(Path(path)), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        example, tools = _row(_json(line, place), place, f"{Path(path).stem}-{number}")
-        if example.id in places:
-            raise ValueError(f"{place}: id is {example.id!r}, as in line {places[example.id]}; give each row its own")
-        places[example.id] = number
-        rows.append((example, tools))
-    if not rows:
-        raise ValueError(f"{path}: holds no row; write one request a line")
-    return rows
-
-
-class OwnRows:
-    """A file of requests as a source with one split, whose rows keep the tools that they came with."""
-
-    def __init__(self, path: str):
-        self.path, self.rows = path, read(path)
-
-    def split(
-        self, name: str, rows: int | None = None, *, tools_per_request: int = 0
-    ) -> tuple[list[Tool], list[Example]]:
-        """The catalog and the first ``rows`` examples; ``tools_per_request`` says nothing here."""
-        if name != SPLIT:
-            raise ValueError(f"{self.path}: split is {name!r}; its one split is {SPLIT}")
-        chosen = self.rows[:rows]
-        return list({tool.id: tool for _, tools in chosen for tool in tools}.values()), [e for e, _ in chosen]
+        if line.strip():
+            place = f"{path}:{number}"
+            yield place, *_row(_json(line, place), place, f"{Path(path).stem}-{number}")
 
 
 def _lines(path: Path) -> list[str]:
@@ -95,11 +68,7 @@ def _row(row: Mapping[str, Any], place: str, name: str) -> tuple[Example, list[T
         if not isinstance(value, str):
             raise ValueError(f"{place}: {key} is {value!r}; text is wanted")
     ids = tuple(tool.id for tool in tools)
-    example = Example(texts["id"], messages, ids, calls, texts["reply"], "own", texts["stratum"])
-    catalog = {tool.id: tool for tool in tools}
-    check(example, catalog, place)
-    check_gold(example, catalog, place)
-    return example, tools
+    return Example(texts["id"], messages, ids, calls, texts["reply"], "own", texts["stratum"]), tools
 
 
 def _message(turn: Any, place: str) -> Message:

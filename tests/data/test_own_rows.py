@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny_caller import config, prompts, rows
 
-from toolformer.data.sources.own import SPLIT, OwnRows, read
+from toolformer.data.own_rows import SPLIT, OwnRows
 from toolformer.evaluate import main
 from toolformer.model import ToolFormerMicro
 
@@ -41,7 +41,7 @@ def test_rows_are_what_was_written(tmp_path: Path):
     text = {"function": {"name": "ping", "arguments": json.dumps(CALL["arguments"])}}
     path = write(tmp_path, ROW, "", {**ROW, "calls": [text, {"name": "echo", "arguments": {}}], "id": "two"},
                  {**ROW, "messages": talk, "calls": [], "reply": "It took 12 ms."})  # fmt: skip
-    one, two, three = read(path)
+    one, two, three = OwnRows(str(path)).rows
     assert [example.id for example, _ in (one, two, three)] == ["mine-1", "two", "mine-4"]
     assert [tool.name for tool in one[1]] == ["ping", "echo"] and one[0].calls[0].arguments == CALL["arguments"]
     assert [call.name for call in two[0].calls] == ["ping", "echo"] and two[0].calls[0] == one[0].calls[0]
@@ -70,13 +70,13 @@ def test_rows_are_what_was_written(tmp_path: Path):
         ({**ROW, "calls": [{"name": "ping", "arguments": {"host": "a", "ttl": 1}}]}, ("has ttl", "host")),
         ({**ROW, "tools": [PING, PING]}, ("name ping twice",)),
         ({**ROW, "reply": 3}, ("reply is 3", "text is wanted")),
-        ({**ROW, "id": "mine-1"}, ("id is 'mine-1'", "line 1")),
+        ({**ROW, "id": "mine-1"}, ("id is 'mine-1'", "mine.jsonl:1")),
     ],
 )
 def test_errors_say_where_and_what(tmp_path: Path, line: Any, parts: tuple[str, ...]):
     path = write(tmp_path, ROW, line)
     with pytest.raises(ValueError) as caught:
-        read(path)
+        OwnRows(str(path))
     assert str(caught.value).startswith(f"{path}:2: ")
     for part in parts:
         assert part in str(caught.value), str(caught.value)
@@ -84,10 +84,10 @@ def test_errors_say_where_and_what(tmp_path: Path, line: Any, parts: tuple[str, 
 
 def test_files_that_hold_nothing(tmp_path: Path):
     with pytest.raises(ValueError, match="holds no row; write one request a line"):
-        read(write(tmp_path, ""))
+        OwnRows(str(write(tmp_path, "")))
     (tmp_path / "latin.jsonl").write_bytes("\xe4".encode("latin-1"))
     with pytest.raises(ValueError, match="byte 0 is not UTF-8"):
-        read(tmp_path / "latin.jsonl")
+        OwnRows(str(tmp_path / "latin.jsonl"))
     with pytest.raises(ValueError, match="its one split is own_rows"):
         OwnRows(str(write(tmp_path, ROW))).split("test_seen")
 

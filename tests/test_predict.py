@@ -1,0 +1,70 @@
+"""In: a saved model, files of tools, requests. Out: whether the command prints what the caller would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_caller import prompts, random_model
+
+from toolformer.inference.caller import ToolCaller
+from toolformer.predict import main, read_tools
+
+STATE = {"type": "object", "properties": {"state": {"type": "string", "enum": ["on", "off"]}}, "required": ["state"]}
+LAMP = {"name": "lamp", "description": "Switch the lamp.", "parameters": STATE}
+RADIO = {"name": "radio", "description": "Switch the radio.", "inputSchema": STATE}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    random_model(3).save_pretrained(folder)
+    prompts().tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tools(folder: Path, content: Any) -> Path:
+    path = folder / "tools.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("decoding", ["free", "constrained", "pointed"])
+def test_prints_what_the_caller_says(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], decoding: Any):
+    path = tools(tmp_path, [{"type": "function", "function": LAMP}, RADIO])
+    asked = ["lamp on", "tell me a joke"]
+    main([*asked, "--tools", str(path), "--model", str(model), "--decoding", decoding, "--store", str(tmp_path / "s")])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    caller = ToolCaller.from_pretrained(model)
+    caller.add_tools([LAMP, RADIO])
+    replies = [caller.call(request, decoding) for request in asked]
+    assert [line["text"] for line in lines] == [reply.text for reply in replies]
+    assert [[c["name"] for c in line["calls"]] for line in lines] == [[c.name for c in r.calls] for r in replies]
+    assert all((line["confidence"] is not None) == (decoding == "pointed") for line in lines)
+
+
+def test_tools_in_every_wrapping(tmp_path: Path):
+    for content in ([LAMP, RADIO], {"tools": [LAMP, RADIO]}, {"jsonrpc": "2.0", "result": {"tools": [LAMP, RADIO]}}):
+        assert [tool.name for tool in read_tools(tools(tmp_path, content))] == ["lamp", "radio"]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("[", ("no JSON", "a list of tools")),
+        ([], ("holds []", "a list of tools")),
+        ({"name": "lamp"}, ("holds {'name'", "a list of tools")),
+        ([LAMP, {"description": "x"}], ("tools[1]", "name is None")),
+        (None, ("No such file",)),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, parts: tuple[str, ...]):
+    path = tmp_path / "nowhere.json" if content is None else tools(tmp_path, content)
+    with pytest.raises(SystemExit) as left:
+        main(["hello", "--tools", str(path)])
+    said = capsys.readouterr()
+    assert left.value.code == 2 and said.out == "" and len(said.err.splitlines()) == 1
+    for part in (str(path), *parts):
+        assert part in said.err
