@@ -18,7 +18,7 @@ from toolformer.overrides import check
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python -m toolformer\.(\w+) ([^\n#]+)", README, re.MULTILINE)
+COMMANDS = re.findall(r"^python -m toolformer\.((?!predict)\w+) ([^\n#]+)", README, re.MULTILINE)  # those of Hydra
 RESULTS = "<!-- results: experiments/a/metrics.json pointed -->\n<!-- end -->\n"
 
 

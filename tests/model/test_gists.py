@@ -24,7 +24,6 @@ CHOICES: list[dict[str, Any]] = [
     {"encoder_attention": "bidirectional"},
     {"pooling_depth": 3},
     {"pooling_segments": True},
-    {"copy_head": True},
     {"focus": True},
     {"no_tool_gist": True},
     {"pointer": False},

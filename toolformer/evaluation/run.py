@@ -52,7 +52,7 @@ def evaluate(
     masked_rows: int | None = None,
     control_rows: int = 300,
     calibration_rows: int = 400,
-    no_call_bias: float = 0.0,
+    no_call_bias: float | None = None,
     variants: Sequence[str] = VARIANTS,
     decodings: Sequence[str] = DECODINGS,
     memories: Sequence[str] = MEMORIES,
@@ -78,7 +78,7 @@ def evaluate(
         masked_rows: the first so many rows are answered under masked names too; None = all.
         control_rows: the first so many rows are also answered under the other memories.
         calibration_rows: validation rows that set the pointer's bias of "no call"; 0 = take ``no_call_bias``.
-        no_call_bias: what an earlier evaluation of these weights has found.
+        no_call_bias: what an earlier evaluation of these weights has found; None = 0.
         variants: plain, masked (each row alone, under fresh random names).
         decodings: free, constrained, pointed; pointed is left out where the model has no pointer.
         memories: real, foreign, zero, missing.
@@ -104,7 +104,7 @@ def evaluate(
     model.eval()
     try:
         limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "most_calls": most_calls}
-        engine = Engine(model, prompts, **limits, no_call_bias=no_call_bias)
+        engine = Engine(model, prompts, **limits, no_call_bias=no_call_bias or 0.0)
         metrics: dict[str, Any] = {"provenance": provenance(model, found, settings)}
         if "pointed" in settings["decodings"] and calibration_rows:
             validation = split_rows(source, "validation", calibration_rows, tools_per_request, seed)
