@@ -17,7 +17,7 @@ from toolformer.records import Example, Tool
 GRID = np.linspace(-20, 20, 1601)
 
 
-def calibrate(engine: Engine, rows: Rows, *, most_false: float = 0.04) -> dict[str, Any]:
+def calibrate(engine: Engine, rows: Rows, *, most_false: float = 0.1) -> dict[str, Any]:
     """The bias that maximises the share of right first choices while at most ``most_false`` of no-call rows call.
 
     Where several do equally well, the middle of them.
