@@ -52,6 +52,7 @@ def evaluate(
     masked_rows: int | None = None,
     control_rows: int = 300,
     calibration_rows: int = 400,
+    most_false: float = 0.1,
     no_call_bias: float | None = None,
     variants: Sequence[str] = VARIANTS,
     decodings: Sequence[str] = DECODINGS,
@@ -78,6 +79,7 @@ def evaluate(
         masked_rows: the first so many rows are answered under masked names too; None = all.
         control_rows: the first so many rows are also answered under the other memories.
         calibration_rows: validation rows that set the pointer's bias of "no call"; 0 = take ``no_call_bias``.
+        most_false: share of the validation rows without a call that may get one under that bias.
         no_call_bias: what an earlier evaluation of these weights has found; None = 0.
         variants: plain, masked (each row alone, under fresh random names).
         decodings: free, constrained, pointed; pointed is left out where the model has no pointer.
@@ -108,7 +110,7 @@ def evaluate(
         metrics: dict[str, Any] = {"provenance": provenance(model, found, settings)}
         if "pointed" in settings["decodings"] and calibration_rows:
             validation = split_rows(source, "validation", calibration_rows, tools_per_request, seed)
-            metrics["calibration"] = calibrate(engine, validation)
+            metrics["calibration"] = calibrate(engine, validation, most_false=most_false)
             engine.no_call_bias = metrics["calibration"]["no_call_bias"]
         with tqdm(total=_answers(found, settings), unit="answer", disable=not progress, smoothing=0.05) as bar:
             scores, lines = _score_all(engine, found, settings, bar)
