@@ -39,7 +39,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     prompts.schema_limit, prompts.length_limit = cfg.split.schema_limit, cfg.split.length_limit
     model.config._attn_implementation = cfg.attention
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if cfg.evaluation.no_call_bias is None:
+    if cfg.evaluation.no_call_bias is None and not cfg.evaluation.calibration_rows:
         cfg.evaluation.no_call_bias = calibrated_bias(cfg.checkpoint, model)
     evaluate(model.to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
     shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")

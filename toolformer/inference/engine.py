@@ -225,10 +225,14 @@ class _Writing:
         model, device = self.model, self.model.device
         ids, mask = pad([self.prompts[row] for row in rows], left=True)
         ids, mask = ids.to(device), mask.to(device)
-        memory, memory_mask = model.memory(*self._gists(rows, self.tools))
+        gists, index = self._gists(rows, self.tools)
+        memory, memory_mask = model.memory(gists, index)
         request = None
         if model.needs_request and self.decides:
             request = model.encode_request(ids, mask)
+            if self.focuses:
+                for row, nearest in zip(rows, model.nearest(request, gists, index).tolist(), strict=True):
+                    self.focus[row] = nearest
         if self.decoding == "constrained":
             for row in rows:
                 self.matchers[row] = self.engine.grammar.choice(self.requests[row].tools, self.engine.most_calls)
@@ -262,15 +266,11 @@ class _Writing:
 
     def _looks(self, batch: _Batch) -> Tensor:
         """Where each token that is read next looks ``(B, T)``: as in training (``data.batches``)."""
+        looks = torch.tensor([self.focus[row] for row in batch.rows], device=batch.ids.device)[:, None]
         if batch.ids.shape[1] > 1:  # a prompt
-            looks = torch.full_like(batch.ids, ALL)
-            if batch.request is not None:
-                looks[:] = self.model.nearest(batch.request, *self._gists(batch.rows))[:, None]
-            return looks
+            return looks.expand_as(batch.ids)
         close = self.engine.prompts.call_close  # the next decision is made in view of all tools
-        tokens = batch.ids[:, 0].tolist()
-        looks = [ALL if t == close else self.focus[row] for t, row in zip(tokens, batch.rows, strict=True)]
-        return torch.tensor(looks, device=batch.ids.device)[:, None]
+        return looks.masked_fill(batch.ids == close, ALL)
 
     def _advance(self, batch: _Batch, progress: Callable[[int], object]) -> _Batch | None:
         """Reads, decides, and writes one token a row; None when all its rows have ended."""

@@ -17,8 +17,8 @@ class MuonAdamW(Optimizer):
     """Muon for the matrices inside the layers, AdamW for embeddings, norms, biases, gates: one optimiser to its caller.
 
     AdamW is the library's and shares this object's groups and state, so that one ``state_dict`` holds all. Muon is
-    the library's update (``torch.optim.Muon``) with all matrices of one shape orthogonalised together: at width 128
-    that takes a third of the time. Its size is matched to AdamW's (Liu et al. 2025, section 2.2): one learning rate
+    the library's update (``torch.optim.Muon``) with all matrices of one shape orthogonalised together, as small ones
+    one by one are mostly overhead. Its size is matched to AdamW's (Liu et al. 2025, section 2.2): one learning rate
     serves both.
     """
 
@@ -53,7 +53,7 @@ class MuonAdamW(Optimizer):
             if p.grad is not None:
                 by_shape[p.shape].append(p)
         for shape, params in by_shape.items():
-            grads = [p.grad for p in params if p.grad is not None]
+            grads = [p.grad for p in params]
             for p in params:
                 if "momentum_buffer" not in self.state[p]:
                     self.state[p]["momentum_buffer"] = torch.zeros_like(p)
