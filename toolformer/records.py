@@ -65,7 +65,8 @@ class Example:
 
     ``tools`` are ids of a catalog; ``calls`` is empty where ``reply`` alone is right. ``stratum`` says what kind of row
     it is (small_talk, near_miss, tool_missing, parameter_missing; same_domain, new_domain), ``pattern`` names the
-    template or dialogue it came from, so that splits can be kept apart.
+    template or dialogue it came from, so that splits can be kept apart. ``draft`` is the call that would be made but
+    for required values that nobody has said: those are None in it. It is never judged, only learned from.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Example:
     source: str
     stratum: str = ""
     pattern: str = ""
+    draft: ToolCall | None = None
 
 
 def call_to_json(call: ToolCall) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def call_from_json(row: Mapping[str, Any]) -> ToolCall:
 
 
 def example_to_json(example: Example) -> dict[str, Any]:
-    """A JSON object with the fields of ``Example``."""
+    """A JSON object with the fields of ``Example``; ``draft`` only where there is one."""
+    draft = {} if example.draft is None else {"draft": call_to_json(example.draft)}
     return {
         "id": example.id,
         "messages": [{"role": m.role, "content": m.content} for m in example.messages],
@@ -104,6 +107,7 @@ def example_to_json(example: Example) -> dict[str, Any]:
         "source": example.source,
         "stratum": example.stratum,
         "pattern": example.pattern,
+        **draft,
     }
 
 
@@ -118,6 +122,7 @@ def example_from_json(row: Mapping[str, Any]) -> Example:
         source=row["source"],
         stratum=row.get("stratum", ""),
         pattern=row.get("pattern", ""),
+        draft=call_from_json(row["draft"]) if row.get("draft") else None,
     )
 
 

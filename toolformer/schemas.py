@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from toolformer.calls import MAX_DEPTH
-from toolformer.records import Tool
+from toolformer.records import Tool, ToolCall
 
 Schema = Mapping[str, Any]
 
@@ -344,6 +344,29 @@ def _brief(value: Any) -> str:
 def parameters_of(tool: Tool) -> dict[str, Any]:
     """The schema of each parameter by name, in declared order."""
     return dict(tool.parameters.get("properties", {}))
+
+
+def gaps(call: ToolCall, tool: Tool) -> list[str]:
+    """Required parameters whose value is null though their schema knows no null: the call is a draft."""
+    declared = parameters_of(tool)
+    empty = [key for key in required_of(tool) if key in call.arguments and call.arguments[key] is None]
+    return [key for key in empty if not admits_null(declared.get(key, {}))]
+
+
+def admits_null(schema: Schema) -> bool:
+    """Whether null is a value of the schema as far as its types and listed values say.
+
+    >>> [admits_null(s) for s in ({"type": "string"}, {"type": ["string", "null"]}, {"enum": ["a", None]}, {})]
+    [False, True, True, True]
+    """
+    if "enum" in schema:
+        return None in schema["enum"]
+    if "const" in schema:
+        return schema["const"] is None
+    if any(key in schema for key in ("anyOf", "oneOf")):
+        return any(map(admits_null, [*schema.get("anyOf", ()), *schema.get("oneOf", ())]))
+    kinds = _kinds(schema)
+    return not kinds or "null" in kinds
 
 
 def required_of(tool: Tool) -> tuple[str, ...]:

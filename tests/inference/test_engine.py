@@ -27,7 +27,7 @@ def texts(answers: list[Answer]) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("extras", [False, True])
 def test_free_decoding_is_greedy_generation_without_a_cache(extras):
-    model = random_model(ends=2.0, no_tool_gist=extras, copy_head=extras)
+    model = random_model(ends=3.0 if extras else 2.0, no_tool_gist=extras, copy_head=extras)
     engine = Engine(model, prompts(), batch_size=4, max_new_tokens=12)
     asked = requests(engine, 8)
     finished = 0

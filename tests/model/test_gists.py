@@ -56,7 +56,9 @@ def loss(model: ToolFormerMicro, batch: Inputs) -> Tensor:
     if model.pointer is None:
         return total / count
     request = model.encode_request(batch.input_ids, batch.attention_mask)
-    scores = model.point(states[:, -2:], request, gists, batch.tool_index)
+    called = torch.zeros(3, 2, 3, dtype=torch.bool)
+    called[[0, 2], 1, [1, 0]] = True  # by the targets' first decisions
+    scores = model.point(states[:, -2:], request, gists, batch.tool_index, called)
     return total / count + sum(pointer_loss(scores, torch.tensor([[2, 0], [0, -1], [1, 2]])))
 
 
@@ -290,7 +292,6 @@ def test_segments_lie_where_their_part_of_the_schema_is():
 
 
 def test_a_bag_of_words_finds_its_words_untrained():
-    torch.manual_seed(0)
     shape = {
         **SHAPE,
         "hidden_size": 64,
@@ -298,9 +299,13 @@ def test_a_bag_of_words_finds_its_words_untrained():
         "num_key_value_heads": 4,
         "encoder_attention": "bidirectional",
     }
-    model = fresh(bag_of_words=True, copy_head=True, **shape).eval()
     tools = torch.randperm(94, generator=torch.Generator().manual_seed(1))[:80].view(8, 10) + 2
     request = tools[:, torch.tensor([7, 2, 5])]
-    places = model.embed_tools(model.encode_tools(tools, torch.ones_like(tools, dtype=torch.bool)))
-    asked = model.embed_request(model.encode_request(request, torch.ones_like(request, dtype=torch.bool)))
-    assert (asked @ places.T).argmax(-1).tolist() == list(range(8))
+    found = 0
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = fresh(bag_of_words=True, copy_head=True, **shape).eval()
+        places = model.embed_tools(model.encode_tools(tools, torch.ones_like(tools, dtype=torch.bool)))
+        asked = model.embed_request(model.encode_request(request, torch.ones_like(request, dtype=torch.bool)))
+        found += int(((asked @ places.T).argmax(-1) == torch.arange(8)).sum())
+    assert found >= 36, "of 40; a chance of one in eight each"

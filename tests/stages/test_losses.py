@@ -90,7 +90,9 @@ def reference(model: ToolFormerMicro, batch: CallBatch, tau: float = 0.07) -> di
             if target >= 0:
                 query = model.pointer.state_proj(states[start]) + place * math.sqrt(len(place))
                 query = F.normalize(query, dim=-1)
-                scores = torch.stack([query @ spots[t] / model.pointer.temperature for t in tools])
+                before = [tools[int(t) - 1] for t in batch.call_targets[i][:number] if t > 0]
+                near = [query @ spots[t] + (t in before) * model.pointer.again for t in tools]
+                scores = torch.stack(near) / model.pointer.temperature
                 half = 0.5 / model.pointer.temperature
                 best = torch.cat([scores, scores.new_tensor([half])]).logsumexp(0)
                 none = model.pointer.no_call(states[start])[0] + best - model.pointer.trust * (best - half)

@@ -97,16 +97,16 @@ def collate_calls(
         written.append((prompt, answer, example, row_tools, i not in unaided))
     for prompt, answer, example, row_tools, aided in sorted(written, key=lambda row: len(row[0]) + len(row[1])):
         slot = {tool.name: 1 + j for j, tool in enumerate(row_tools)}
-        ends = prompts.call_ends(example)
+        calls, ends = prompts.written(example), prompts.call_ends(example)
         prompt_ids.append(prompt)
         sequences.append([*prompt, *answer])
         labels.append([-100] * len(prompt) + answer)
         starts.append([len(prompt) - 1, *(len(prompt) + end for end in ends)])
-        targets.append([*(slot[call.name] for call in example.calls), 0])
+        targets.append([*(slot[call.name] for call in calls), 0])
         begins = [start + 1 for start in starts[-1]] if aided else [len(prompt) + n for n in prompts.name_ends(example)]
         seen = [ALL] * len(sequences[-1])
         if aided:
-            read = len(prompt) if example.calls else len(seen)
+            read = len(prompt) if calls else len(seen)
             seen[:read] = [NEAREST] * read
         for target, begin, end in zip(targets[-1], begins, starts[-1][1:], strict=False):
             seen[begin:end] = [target - 1] * (end - begin)

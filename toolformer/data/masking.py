@@ -69,8 +69,14 @@ def mask_rows(rows: Rows, share: float, rng: random.Random) -> Rows:
     for example, row_tools in rows:
         by_name = {tool.name: masked.get(tool.id) for tool in row_tools}
         new_tools = [masked[tool.id].tool if tool.id in masked else tool for tool in row_tools]
-        calls = tuple(mask_call(c, m) if (m := by_name[c.name]) is not None else c for c in example.calls)
-        out.append((replace(example, tools=tuple(tool.id for tool in new_tools), calls=calls), new_tools))
+
+        def renamed(call: ToolCall) -> ToolCall:
+            return call if (new := by_name[call.name]) is None else mask_call(call, new)  # noqa: B023  # used at once
+
+        calls = tuple(map(renamed, example.calls))
+        draft = None if example.draft is None else renamed(example.draft)
+        ids = tuple(tool.id for tool in new_tools)
+        out.append((replace(example, tools=ids, calls=calls, draft=draft), new_tools))
     return out
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from toolformer.calls import OPEN, render
-from toolformer.records import Example, Message, Tool
+from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import shorten
 
 CHATML = (
@@ -33,9 +33,17 @@ class Prompts:
             counted in ``report``.
         length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted. A
             system message and the last turn always stay.
+        drafts: where a required value is lacking, the answer begins with the call as far as it goes (``written``).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, schema_limit: int = 256, length_limit: int = 2048):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        schema_limit: int = 256,
+        length_limit: int = 2048,
+        drafts: bool = False,
+    ):
         marks = {mark: tokenizer.encode(mark, add_special_tokens=False) for mark in MARKS}
         lost = [mark for mark, ids in marks.items() if tokenizer.convert_ids_to_tokens(ids) != [mark]]
         if lost:
@@ -46,6 +54,7 @@ class Prompts:
         if not tokenizer.chat_template:
             tokenizer.chat_template = CHATML
         self.tokenizer, self.schema_limit, self.length_limit = tokenizer, schema_limit, length_limit
+        self.drafts = drafts
         self.end, self.call_open, self.call_close = (marks[mark][0] for mark in MARKS[1:])
         self.rebuild = self.ids("<|im_start|>tool\n")  # what stands before a schema that is to be rebuilt
         self.report: Counter[str] = Counter()
@@ -90,21 +99,31 @@ class Prompts:
             self.report["turns_dropped"] += 1
             del turns[oldest]
 
+    def written(self, example: Example) -> tuple[ToolCall, ...]:
+        """The calls that the answer writes: the right ones, or the draft of one whose gaps show why it is not made.
+
+        Whether a value is there is then learned where it would stand, and not as a feeling about the whole request.
+        """
+        return (example.draft,) if self.drafts and example.draft is not None else example.calls
+
     def answer(self, example: Example) -> list[int]:
-        """The calls, or the reply, and the end mark."""
-        return [*self.ids(render(example.calls) if example.calls else example.reply), self.end]
+        """The calls, the reply, or a draft and the reply; and the end mark."""
+        parts = [render(self.written(example)), "" if example.calls else example.reply]
+        return [*self.ids("\n".join(filter(None, parts))), self.end]
 
     def name_ends(self, example: Example) -> list[int]:
         """Where in ``answer`` the first token stands that is behind the name, for each call."""
-        before = [render(example.calls[:n]) + "\n" * (n > 0) for n in range(len(example.calls))]
+        calls = self.written(example)
+        before = [render(calls[:n]) + "\n" * (n > 0) for n in range(len(calls))]
         return [
             len(self.ids(f'{text}{OPEN}\n{{"name": {json.dumps(call.name, ensure_ascii=False)[:-1]}'))
-            for text, call in zip(before, example.calls, strict=True)
+            for text, call in zip(before, calls, strict=True)
         ]
 
     def call_ends(self, example: Example) -> list[int]:
         """Where in ``answer`` each call closes; not by looking for the mark, which an argument may hold as text."""
-        return [len(self.ids(render(example.calls[: n + 1]))) - 1 for n in range(len(example.calls))]
+        calls = self.written(example)
+        return [len(self.ids(render(calls[: n + 1]))) - 1 for n in range(len(calls))]
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -20,11 +20,14 @@ GRID = np.linspace(-20, 20, 1601)
 def calibrate(engine: Engine, rows: Rows, *, most_false: float = 0.1) -> dict[str, Any]:
     """The bias that maximises the share of right first choices while at most ``most_false`` of no-call rows call.
 
-    Where several do equally well, the middle of them.
+    Where several do equally well, the middle of them. Rows for which a drafting model begins a call, as only a value is
+    missing, are left out: for them it is not decided here.
 
     Raises:
         ValueError: the rows hold no call, or nothing but calls.
     """
+    if engine.model.config.drafts:
+        rows = [(example, tools) for example, tools in rows if example.draft is None]
     gold = np.array([bool(example.calls) for example, _ in rows])
     if gold.all() or not gold.any():
         raise ValueError(

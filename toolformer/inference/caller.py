@@ -163,7 +163,7 @@ def load(path: str | Path) -> tuple[ToolFormerMicro, Prompts]:
         )
     split = (run_settings(path) or {}).get("split", {})
     limits = {key: split[key] for key in ("schema_limit", "length_limit") if key in split}
-    return model, Prompts(tokenizer, **limits)
+    return model, Prompts(tokenizer, **limits, drafts=model.config.drafts)
 
 
 def find_backbone(path: str | Path) -> Path:

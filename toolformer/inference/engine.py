@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from toolformer.calls import OPEN
+from toolformer.calls import OPEN, Malformed, parse
 from toolformer.data.batches import ALL, pad
 from toolformer.data.prompts import Prompts
 from toolformer.inference.grammar import Grammar
 from toolformer.model.modeling import GistCache, ToolFormerMicro
 from toolformer.records import Message, Tool
+from toolformer.schemas import gaps
 
 Decoding = Literal["free", "constrained", "pointed"]
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "pointed")
@@ -44,12 +45,16 @@ class Request(NamedTuple):
 
 @dataclass
 class Answer:
-    """What was written. ``choices`` holds the pointer's probabilities (no call first) at each decision it took."""
+    """What was written. ``choices`` holds the pointer's probabilities (no call first) at each decision it took.
+
+    ``asked`` names the required parameters that drafts had no value for; ``tokens`` still has the drafts, ``text`` not.
+    """
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
     choices: list[list[float]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -85,7 +90,8 @@ class Engine:
     def grammar(self) -> Grammar:
         """Built when first needed."""
         if self._grammar is None:
-            self._grammar = Grammar(self.prompts.tokenizer, self.vocab_size, end=self.prompts.end)
+            marks = {"end": self.prompts.end, "drafts": self.model.config.drafts}
+            self._grammar = Grammar(self.prompts.tokenizer, self.vocab_size, **marks)
         return self._grammar
 
     @torch.inference_mode()
@@ -193,6 +199,7 @@ class _Writing:
         self.answers = [Answer() for _ in requests]
         self.matchers: list = [None] * len(requests)
         self.calls = [0] * len(requests)
+        self.called: list[set[int]] = [set() for _ in requests]  # places of the tools that an answer has called
         self.ended = [False] * len(requests)
         order = sorted(range(len(requests)), key=lambda i: len(self.prompts[i]))
         self.waiting = deque(order)
@@ -215,10 +222,40 @@ class _Writing:
                 batch = batch or more
             if batch is not None:
                 batch = self._advance(batch, progress)
-        for answer in self.answers:
-            tokens = answer.tokens[:-1] if answer.finished else answer.tokens
-            answer.text = str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
+        for answer, request in zip(self.answers, self.requests, strict=True):
+            self._settle(answer, request.tools)
         return self.answers
+
+    def _settle(self, answer: Answer, tools: Sequence[Tool]) -> None:
+        """The text of an answer. Drafts are no calls: they are taken out, and what was said after them is the reply."""
+        tokens = answer.tokens[:-1] if answer.finished else answer.tokens
+        if not self.model.config.drafts:
+            answer.text = self._text(tokens)
+            return
+        made, after = [], 0
+        for at in [i for i, token in enumerate(tokens) if token == self.engine.prompts.call_close]:
+            written = self._text(tokens[after : at + 1])
+            asked = self._lacking(written, tools)
+            answer.asked += asked
+            made += [] if asked else [written]
+            after = at + 1
+        if not answer.asked:
+            answer.text = self._text(tokens)
+        else:
+            answer.text = "\n".join(map(str.strip, made)) if made else self._text(tokens[after:]).strip()
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
+
+    def _lacking(self, written: str, tools: Sequence[Tool]) -> list[str]:
+        """The required parameters that a written call has no value for."""
+        by_name = {tool.name: tool for tool in tools}
+        calls = parse(written)
+        return (
+            []
+            if isinstance(calls, Malformed)
+            else [key for call in calls if call.name in by_name for key in gaps(call, by_name[call.name])]
+        )
 
     def start(self, rows: list[int]) -> _Batch:
         """A batch of which nothing has been read yet."""
@@ -294,7 +331,12 @@ class _Writing:
         """The pointer's scores ``(P, 1 + N)`` of some rows of the batch; ``states`` are those of all."""
         index = torch.tensor(places, device=states.device)
         request = None if batch.request is None else batch.request[index]
-        return self.model.point(states[index, None], request, *self._gists([batch.rows[i] for i in places]))[:, 0]
+        rows = [batch.rows[i] for i in places]
+        gists, tool_index = self._gists(rows)
+        called = torch.zeros(len(rows), 1, tool_index.shape[1], dtype=torch.bool)
+        for place, row in enumerate(rows):
+            called[place, 0, list(self.called[row])] = True
+        return self.model.point(states[index, None], request, gists, tool_index, called.to(states.device))[:, 0]
 
     def _decide(self, batch: _Batch, states: Tensor) -> None:
         """Where a call may start, the pointer picks the tool or none, and the row gets the grammar of that choice."""
@@ -309,6 +351,7 @@ class _Writing:
             row = batch.rows[i]
             tools = self.requests[row].tools
             self.focus[row] = int(share[1 : 1 + len(tools)].argmax()) if tools else ALL
+            self.called[row] |= {self.focus[row]} - {ALL}
             if not self.points:
                 self.calls[row] += 1
                 continue
@@ -319,8 +362,14 @@ class _Writing:
                 self.matchers[row] = grammar.call(tools[pick - 1], first=self.calls[row] == 0)
                 self.calls[row] += 1
             else:
-                self.matchers[row] = grammar.reply() if self.calls[row] == 0 else None
+                asked = self.calls[row] and self.model.config.drafts and self._drafted(row)
+                self.matchers[row] = grammar.reply(first=not asked) if asked or self.calls[row] == 0 else None
                 self.calls[row] = self.engine.most_calls + 1  # no further decision
+
+    def _drafted(self, row: int) -> bool:
+        """Whether the call just written lacks a value."""
+        written = self._text(self.answers[row].tokens)
+        return bool(self._lacking(OPEN + written.rpartition(OPEN)[2], self.requests[row].tools))
 
     def _may_start(self, row: int) -> bool:
         if self.ended[row] or self.calls[row] > self.engine.most_calls:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolformer.calls import CLOSE, OPEN
 from toolformer.records import Tool
+from toolformer.schemas import admits_null
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
 TEXT_RULE = r"TEXT: /[^<\x00-\x1f]([^<\x00-\x08])*/"
@@ -32,12 +33,14 @@ class Grammar:
         tokenizer: the model's fast tokenizer.
         vocab_size: columns of the logits (may exceed the tokenizer's length).
         end: the token that ends an answer (Qwen2.5's base tokenizer has another ``eos_token`` than its chats end with).
+        drafts: required values may be null, and a reply may follow the calls (``Prompts.written``).
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int, drafts: bool = False):
         self.lexer: LLTokenizer = from_tokenizer(cast(Any, tokenizer), n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
-        self._one = lru_cache(maxsize=4096)(_one_call)
+        self.drafts = drafts
+        self._one = lru_cache(maxsize=4096)(self._one_call)
         self._kept = lru_cache(maxsize=1024)(self._matcher)  # compiling takes 2 ms, a copy 4 us
 
     def choice(self, tools: Sequence[Tool], most_calls: int = 4) -> LLMatcher:
@@ -47,7 +50,7 @@ class Grammar:
         if tools:
             names = " | ".join(f"t{i}" for i in range(len(tools)))
             more = f' ("\\n" call){{0,{most_calls - 1}}}' if most_calls > 1 else ""
-            start = f"call{more} | TEXT"
+            start = f"call{more}{f' ({NEW_LINE}TEXT)?' if self.drafts else ''} | TEXT"
             rules.insert(0, f"call: {names}")
         return self._kept("\n".join([f"start: {start}", TEXT_RULE, *rules])).deep_copy()
 
@@ -55,9 +58,9 @@ class Grammar:
         """One call of ``tool``; a later call starts on a new line."""
         return self._kept(f"start: {'' if first else NEW_LINE}{self._one(tool)}").deep_copy()
 
-    def reply(self) -> LLMatcher:
-        """A plain reply."""
-        return self._kept(f"start: TEXT\n{TEXT_RULE}").deep_copy()
+    def reply(self, *, first: bool = True) -> LLMatcher:
+        """A plain reply; one after a draft starts on a new line."""
+        return self._kept(f"start: {'' if first else NEW_LINE}TEXT\n{TEXT_RULE}").deep_copy()
 
     def _matcher(self, lark: str) -> LLMatcher:
         matcher = LLMatcher(self.lexer, LLMatcher.grammar_from_lark(lark))
@@ -73,16 +76,20 @@ class Grammar:
                 matcher.unsafe_compute_mask_ptr(bits[row].ctypes.data, bits[row].nbytes)
         return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocab_size].astype(bool)
 
-
-def _one_call(tool: Tool) -> str:
-    shape = {
-        "x-guidance": JSON_SPACES,
-        "type": "object",
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-        "properties": {"name": {"const": tool.name}, "arguments": _closed(tool.parameters)},
-    }
-    return f'{OPEN} "\\n" %json {json.dumps(shape)} "\\n" {CLOSE}'
+    def _one_call(self, tool: Tool) -> str:
+        arguments = _closed(tool.parameters)
+        declared = arguments.get("properties", {})
+        if self.drafts:
+            required = [key for key in arguments.get("required", ()) if not admits_null(declared.get(key, {}))]
+            declared |= {key: {"anyOf": [declared[key], {"type": "null"}]} for key in required}
+        shape = {
+            "x-guidance": JSON_SPACES,
+            "type": "object",
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+            "properties": {"name": {"const": tool.name}, "arguments": arguments},
+        }
+        return f'{OPEN} "\\n" %json {json.dumps(shape)} "\\n" {CLOSE}'
 
 
 def _closed(schema: Any) -> Any:

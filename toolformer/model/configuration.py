@@ -29,6 +29,8 @@ COUNTS = (
     "pointer_size",
 )
 
+SWITCHES = ("pooling_segments", "no_tool_gist", "copy_head", "pointer", "focus", "drafts", "tie_word_embeddings")
+
 
 class ToolFormerConfig(Qwen2Config):
     """Shape of one ToolFormerMicro.
@@ -51,6 +53,8 @@ class ToolFormerConfig(Qwen2Config):
         pointer_query: where the pointer's query comes from: the decoder's state, the encoded request, or their sum.
         focus: where a call is written, the decoder sees the gists of one tool alone: of the one that the pointer chose,
             or of the one that the call has named. What a call says then depends on no other tool.
+        drafts: a call whose required value nobody has said is begun all the same, with null in its place, and so is
+            found out to be a question.
         pointer_size: width of the space in which requests and tools meet.
         pointer_temperature: divides the cosine similarity (InfoNCE's tau).
     """
@@ -72,6 +76,7 @@ class ToolFormerConfig(Qwen2Config):
     pointer: bool = True
     pointer_query: str = "both"
     focus: bool = False
+    drafts: bool = False
     pointer_size: int = 128
     pointer_temperature: float = 0.07
 
@@ -85,7 +90,7 @@ class ToolFormerConfig(Qwen2Config):
             least = 0 if key.endswith("offset") else 1
             if type(value := getattr(self, key)) is not int or value < least:
                 raise ValueError(f"model.{key} is {value!r}; it must be an integer of at least {least}")
-        for key in ("pooling_segments", "no_tool_gist", "copy_head", "pointer", "focus", "tie_word_embeddings"):
+        for key in SWITCHES:
             if not isinstance(getattr(self, key), bool):
                 raise ValueError(f"model.{key} is {getattr(self, key)!r}; it must be true or false")
         if self.focus and not self.pointer:

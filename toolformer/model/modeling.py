@@ -156,6 +156,7 @@ class ToolPointer(nn.Module):
         self.state_proj = nn.Linear(config.hidden_size, size) if self.query != "encoder" else None
         self.no_call = nn.Linear(config.hidden_size, 1)
         self.trust = nn.Parameter(torch.tensor(HALFWAY))  # how much the best match speaks for a call
+        self.again = nn.Parameter(torch.tensor(0.0))  # added to the cosine of a tool that the answer has called before
 
     def tools(self, gists: Tensor) -> Tensor:
         """``gists (U, K, D)`` -> unit vectors ``(U, E)``."""
@@ -176,13 +177,19 @@ class ToolPointer(nn.Module):
             query = query + self.requests(pooled)[:, None] * query.shape[-1] ** 0.5
         return F.normalize(query, dim=-1)
 
-    def scores(self, states: Tensor, pooled: Tensor | None, tools: Tensor, tool_index: Tensor) -> Tensor:
+    def scores(
+        self, states: Tensor, pooled: Tensor | None, tools: Tensor, tool_index: Tensor, called: Tensor | None
+    ) -> Tensor:
         """``states (B, P, D)``, ``tools (U, E)``, ``tool_index (B, N)`` -> ``(B, P, 1 + N)``; absent tools are -inf.
 
-        Whether to call is read off the state; how well the best tool matches speaks for it as far as it has proved to.
+        ``called (B, P, N)`` marks the tools that the answer has called so far, None = none. Whether to call is read off the state;
+        how well the best tool matches speaks for it as far as it has proved to.
         """
         chosen = tools[tool_index.clamp(min=0)]  # (B, N, E)
-        similarity = torch.einsum("bpe,bne->bpn", self.queries(states, pooled), chosen) / self.temperature
+        similarity = torch.einsum("bpe,bne->bpn", self.queries(states, pooled), chosen)
+        if called is not None:
+            similarity = similarity + self.again * called
+        similarity = similarity / self.temperature
         similarity = similarity.masked_fill((tool_index < 0)[:, None], NEVER)
         best = F.pad(similarity, (1, 0), value=HALFWAY / self.temperature).logsumexp(-1, keepdim=True)
         none = self.no_call(states).float() + best - self.trust * (best - HALFWAY / self.temperature)
@@ -193,7 +200,8 @@ class CopyHead(nn.Module):
     """Attention over what was said, to say it again: a position is copied from by the token behind it.
 
     Positions that hold the very token just written, or the last two, are preferred by learned weights, so that a copy
-    once begun goes on by itself and only its start and end are left to learn.
+    once begun goes on by itself and only its start and end are left to learn. Whether to copy depends on the state and
+    on what would be copied: a value does not end within a word.
     """
 
     def __init__(self, config: ToolFormerConfig):
@@ -201,6 +209,7 @@ class CopyHead(nn.Module):
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.gate = nn.Linear(config.hidden_size, 1)
+        self.next = nn.Linear(config.hidden_size, 1, bias=False)
         self.match = nn.Parameter(torch.tensor(COPY_MATCH))
         self.scaling = config.hidden_size**-0.5
 
@@ -215,6 +224,10 @@ class CopyHead(nn.Module):
         both = same & (before[:, -asked - 1 : -1, None] == before[:, None, :total])
         bias = self.match[0] * same + self.match[1] * both
         return (self.query(states) @ keys.mT * self.scaling + bias).masked_fill(~allowed, float("-inf"))
+
+    def willing(self, states: Tensor, shares: Tensor, following: Tensor) -> Tensor:
+        """The logit of copying ``(B, t)``: ``shares (B, t, T)`` of attention, ``following (B, T, D)`` embedded."""
+        return (self.gate(states) + shares @ self.next(following))[..., 0]
 
 
 class GistCache(EncoderDecoderCache):
@@ -291,6 +304,7 @@ class _Initialised(Qwen2PreTrainedModel):
                 nn.init.ones_(module.sharpness)
         elif isinstance(module, ToolPointer):
             nn.init.constant_(module.trust, HALFWAY)
+            nn.init.zeros_(module.again)
         elif isinstance(module, CopyHead):
             module.match.copy_(torch.tensor(COPY_MATCH))
         elif isinstance(module, GatedDecoderLayer) and module.cross_attn_gate is not None:
@@ -396,12 +410,22 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """Gists ``(U, K, D)`` -> unit vectors of the same space."""
         return F.normalize(gists.mean(1).float(), dim=-1) if self.pointer is None else self.pointer.tools(gists)
 
-    def point(self, states: Tensor, request: Tensor | None, gists: Tensor, tool_index: Tensor) -> Tensor:
-        """Decoder states at call starts ``(B, P, D)`` -> scores ``(B, P, 1 + N)``; column 0 is "no (further) call"."""
+    def point(
+        self,
+        states: Tensor,
+        request: Tensor | None,
+        gists: Tensor,
+        tool_index: Tensor,
+        called: Tensor | None = None,
+    ) -> Tensor:
+        """Decoder states at call starts ``(B, P, D)`` -> scores ``(B, P, 1 + N)``; column 0 is "no (further) call".
+
+        ``called (B, P, N)`` bool: which tools the answer has called before each of them; None = none.
+        """
         assert self.pointer is not None
         none = torch.zeros(1, self.config.pointer_size, device=gists.device)
         tools = self.pointer.tools(gists) if gists.shape[0] else none
-        return self.pointer.scores(states, request, tools, tool_index)
+        return self.pointer.scores(states, request, tools, tool_index, called)
 
     @property
     def needs_request(self) -> bool:
@@ -451,7 +475,8 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         following = input_ids[:, None, 1:].masked_fill(~before, -1)
         some = before.any(-1, keepdim=True)  # the first position has nothing to copy, but a softmax needs something
         scores = self.copy_head.scores(states, self.copy_head.key(states), input_ids[:, :-1], before | ~some)
-        gate = self.copy_head.gate(states).masked_fill(~some, NEVER)[..., 0]
+        ahead = self.embed_tokens(input_ids[:, 1:])
+        gate = self.copy_head.willing(states, scores.softmax(-1), ahead).masked_fill(~some[..., 0], NEVER)
         keep = labels != -100
         return copy_cross_entropy(
             states[keep], self.lm_head.weight, labels[keep], scores[keep], following[keep], gate[keep]
@@ -482,9 +507,11 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             allowed = allowed & attention_mask[:, None, : total - 1].bool()
         some = allowed.any(-1, keepdim=True)
         scores = self.copy_head.scores(kept, keys[:, :-1], ids, allowed | ~some).float()
-        gate = self.copy_head.gate(kept).float().masked_fill(~some, NEVER)
+        shares = scores.softmax(-1)
+        ahead = self.embed_tokens(ids[:, 1:])
+        gate = self.copy_head.willing(kept, shares.to(kept.dtype), ahead).float()[..., None].masked_fill(~some, NEVER)
         write = F.logsigmoid(-gate) + logits.float().log_softmax(-1)
-        copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), scores.softmax(-1))
+        copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), shares)
         return torch.logaddexp(write, F.logsigmoid(gate) + copied.log())
 
     def forward(

@@ -94,7 +94,8 @@ class ToolCalling(Stage):
         parts = {"call": torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)}
         weights = {"call": 1.0}
         if model.pointer is not None and self.pointer_weight:
-            scores = model.point(torch.cat(deciding), request, gists, batch.tool_index)
+            called = called_before(batch.call_targets, batch.tool_index.shape[1])
+            scores = model.point(torch.cat(deciding), request, gists, batch.tool_index, called)
             parts["whether"], parts["pointer"] = pointer_loss(scores, batch.call_targets)
             weights |= {"whether": self.whether_weight, "pointer": self.pointer_weight}
         if self.contrast_weight:
@@ -105,3 +106,9 @@ class ToolCalling(Stage):
             weights["rebuild"] = self.rebuild_weight
         parts["loss"] = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return parts
+
+
+def called_before(targets: Tensor, tools: int) -> Tensor:
+    """Which of N tools were called at an earlier decision: ``targets (B, P)`` as in ``CallBatch`` -> ``(B, P, N)``."""
+    calls = targets[..., None] == torch.arange(1, tools + 1, device=targets.device)
+    return calls.int().cumsum(1) > calls

@@ -48,12 +48,16 @@ class Voice(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """A conversation, its gold calls, the plain reply where there are none, and the template it came from."""
+    """A conversation, its gold calls, the plain reply where there are none, and the template it came from.
+
+    ``draft`` is the call that lacks a value, where that is why there is none.
+    """
 
     messages: tuple[Message, ...]
     calls: tuple[ToolCall, ...]
     reply: str
     pattern: str
+    draft: ToolCall | None = None
 
 
 class Part(NamedTuple):

@@ -30,7 +30,7 @@ from toolformer.data.toolworld.requests import (
 )
 from toolformer.data.toolworld.slots import pick
 from toolformer.data.toolworld.tools import WorldTool, conflict
-from toolformer.records import Example, Tool
+from toolformer.records import Example, Tool, ToolCall
 
 FOLDER = Path(__file__).parent
 SPLITS = ("validation", "test_seen", "test_held_out", "test_unseen")
@@ -192,7 +192,7 @@ class ToolWorld:
             spoken = near_miss(rng, self.frames, voice, target)
         elif kind == "parameter_missing":
             asked = parameter_missing(rng, self.frames, voice, target)
-            spoken = None if asked is None else asked[0]._replace(calls=())
+            spoken = None if asked is None else _unfinished(*asked[:2], target)
         elif kind == "several":
             wanted = _together(rng, pool, target)
             spoken = several_calls(rng, self.frames, voice, wanted if len(wanted) > 1 else [target, target])
@@ -237,7 +237,17 @@ def _example(id_: str, kind: str, made: tuple[Spoken, list[WorldTool]]) -> tuple
     ids = tuple(tool.id for tool in tools)
     stratum = kind if kind in STRATA else ""
     reply = "" if spoken.calls else spoken.reply
-    return Example(id_, spoken.messages, ids, spoken.calls, reply, "toolworld", stratum, spoken.pattern), tools
+    example = Example(
+        id_, spoken.messages, ids, spoken.calls, reply, "toolworld", stratum, spoken.pattern, spoken.draft
+    )
+    return example, tools
+
+
+def _unfinished(spoken: Spoken, missing: str, wt: WorldTool) -> Spoken:
+    """The request without a value, and the call it does not yet suffice for."""
+    said = {**spoken.calls[0].arguments, missing: None}
+    arguments = {key: said[key] for key, _ in wt.parameters if key in said}
+    return spoken._replace(calls=(), draft=ToolCall(wt.tool.name, arguments))
 
 
 def _together(rng: Random, pool: Pool, target: WorldTool) -> list[WorldTool]:
