@@ -8,6 +8,7 @@ import pytest
 from data import tiny_sgd
 
 from toolformer.data.sources import sgd
+from toolformer.data.sources.source import Found, SetAside
 from toolformer.records import Message
 
 
@@ -134,6 +135,41 @@ def test_broken_data_is_named(tmp_path, path, content, message):
             list(sgd.read(root, split))
 
 
+def test_as_a_source_every_turn_of_a_user_comes_out_once(root):
+    rows = list(sgd.SOURCE.read(root / "sgd"))
+    dialogues = [d for split in sgd.SPLITS for path in sgd.files(root, split) for d in sgd.read_json(path)]
+    users = sum(turn["speaker"] == "USER" for dialogue in dialogues for turn in dialogue["turns"])
+    assert len(rows) == len({row.place for row in rows}) == users
+    found = [row for row in rows if isinstance(row, Found)]
+    assert [row.example for row in found] == [row for split in sgd.SPLITS for row in sgd.read(root, split)]
+    assert {row.upstream for row in found} == set(sgd.SPLITS)
+    for row in found:
+        (offer,) = row.offered
+        assert row.example.tools == (offer.tool.id,) and row.place.startswith(f"{row.upstream}/dialogues_001.json")
+        assert row.example.pattern.startswith(f"{offer.family.removeprefix('sgd/')}: ")
+        assert offer.domain in ("Cafes", *(d["services"][0].rsplit("_", 1)[0] for d in dialogues))
+    aside = [row for row in rows if isinstance(row, SetAside)]
+    assert {row.reason for row in aside} == {"no call: the system confirms first"}
+    assert all(json.loads(row.text)[1]["frames"][0]["actions"][0]["act"] == "CONFIRM" for row in aside)
+    assert Counter(tool.wording for tool in sgd.SOURCE.tools(root / "sgd")) == dict.fromkeys(range(6), 22)
+
+
+def test_a_broken_dialogue_is_set_aside_by_the_source_and_refused_by_the_corpus(tmp_path):
+    root = tiny_sgd.write(tmp_path, (4, 4, 4))
+    path = root / "sgd/dev/dialogues_001.json"
+    whole, dialogues = len(list(sgd.SOURCE.read(root / "sgd"))), json.loads(path.read_text())
+    del dialogues[1]["turns"][3]["frames"], dialogues[2]["turns"]
+    path.write_text(json.dumps([*dialogues, None]))
+    rows = list(sgd.SOURCE.read(root / "sgd"))
+    broken = [row for row in rows if isinstance(row, SetAside) and row.reason == sgd.BROKEN]
+    places = [row.place.removeprefix("dev/dialogues_001.json:") for row in broken]
+    assert places[-2:] == ["3", "5"] and places[0] == "2:3" and broken[-1].text == "null"
+    # a dialogue without its turns is one row instead of six; the last one is new
+    assert len(rows) == whole - 6 + 1 + 1
+    with pytest.raises(ValueError, match="dialogues_001.json:1: dialogue 1: .*frames.*not as upstream"):
+        list(sgd.read(root, "dev"))
+
+
 # ---- real rows
 
 
@@ -148,6 +184,12 @@ def test_real_schemas_are_as_documented(real_data):
             for one, two in zip(plain, other, strict=True):
                 assert two["service_name"] == f"{one['service_name']}{wording}"
                 assert [s["possible_values"] for s in one["slots"]] == [s["possible_values"] for s in two["slots"]]
+
+
+def test_real_turns_all_come_out_of_the_source(real_data, monkeypatch):
+    monkeypatch.setattr(sgd, "SPLITS", ("dev",))
+    counts = Counter(type(row).__name__ for row in sgd.SOURCE.read(real_data / "sgd"))
+    assert counts == {"Found": 14701, "SetAside": 4683}  # 19,384 turns of users
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 
 NAME = "sgd"
@@ -34,9 +35,11 @@ SAME_FUNCTION = {
 SMALL_TALK = {"THANK_YOU", "GOODBYE", "NEGATE", "NEGATE_INTENT"}
 NEAR_MISS = {"REQUEST", "SELECT"}
 UNSAID = "call: a value was said too long before"
+BROKEN = "dialogue: not as upstream"
+_NOT_AS_UPSTREAM = (KeyError, TypeError, StopIteration, IndexError, AttributeError, ValueError)
 
 
-class _Found(NamedTuple):
+class _Label(NamedTuple):
     """A row to be: what it is about, the turn its conversation starts at, gold calls, stratum."""
 
     service: str
@@ -55,6 +58,11 @@ class SourceTool(NamedTuple):
     wording: int
     family: str
     function: str
+
+    @property
+    def offered(self) -> Offered:
+        """As all sources say it; ``Restaurants_2`` is of domain ``Restaurants``."""
+        return Offered(self.tool, self.service.rsplit("_", 1)[0], self.family, self.function, self.wording)
 
 
 def find_root(root: str | Path) -> Path:
@@ -181,37 +189,85 @@ def read(
     about; distractors are chosen later. ``set_aside`` counts what is left out, by reason; ``progress`` wraps the list
     of files as tqdm does.
     """
-    reader = _Reader(root, wording, carry, Counter() if set_aside is None else set_aside)
+    reader, counts = _Reader(root, wording, carry), Counter() if set_aside is None else set_aside
     for path in progress(files(root, split)):
-        for number, dialogue in enumerate(read_json(path)):
-            try:
-                for turn in range(1, len(dialogue["turns"]), 2):
-                    place = f"{NAME}/{split}/{dialogue['dialogue_id']}/{turn - 1}"
-                    example = reader.example(dialogue["turns"], turn, place)
-                    if example is not None:
-                        yield example
-            except (KeyError, TypeError, StopIteration, IndexError) as error:
-                raise ValueError(
-                    f"{path}:1: dialogue {number}: {error!r}: not as upstream; download it again"
-                ) from error
+        for turn in reader.turns(path):
+            if isinstance(turn.found, Exception):
+                wrong = f"dialogue {turn.dialogue}: {turn.found!r}: not as upstream; download it again"
+                raise ValueError(f"{path}:1: {wrong}") from turn.found
+            if isinstance(turn.found, str):
+                counts[turn.found] += 1
+            else:
+                yield turn.found
+
+
+def rows(root: Path) -> Iterator[Found | SetAside]:
+    """Every user's turn that the system answers, once, of all three upstream splits.
+
+    ``place`` is file, number of the dialogue and number of the turn: ``dev/dialogues_001.json:17:3``. A dialogue that
+    cannot be read at all is one row.
+    """
+    offered = {t.tool.id: t.offered for t in load_tools(root)}
+    reader, folder = _Reader(root), find_root(root)
+    for split in SPLITS:
+        for path in files(root, split):
+            for dialogue, at, found, text in reader.turns(path):
+                place = f"{path.relative_to(folder)}:{dialogue + 1}" + (f":{at}" if at else "")
+                if isinstance(found, Example):
+                    yield Found(place, found, (offered[found.tools[0]],), split)
+                else:
+                    yield SetAside(place, BROKEN if isinstance(found, Exception) else found, text())
+
+
+def offered(root: Path) -> Iterator[Offered]:
+    """Every intent of every service in every wording."""
+    return (tool.offered for tool in load_tools(root))
+
+
+SOURCE = Source(NAME, LICENCE, URL, rows, tools=offered)
+
+
+class _Turn(NamedTuple):
+    """A user's turn (``at``, from 1; 0 for a dialogue that has none) and what it asks for, or why that is not known."""
+
+    dialogue: int
+    at: int
+    found: Example | str | Exception
+    text: Callable[[], str]
 
 
 class _Reader:
-    """What one pass over dialogues needs to know; ``example`` looks at one system turn."""
+    """What one pass over dialogues needs to know; ``turns`` looks at the user's turns of a file."""
 
-    def __init__(self, root: str | Path, wording: int, carry: int, set_aside: Counter[str]) -> None:
+    def __init__(self, root: str | Path, wording: int = 0, carry: int = 2) -> None:
         self.tools = {(t.service, t.intent, t.wording): t.tool for t in load_tools(root)}
-        self.wording, self.carry, self.set_aside = wording, carry, set_aside
+        self.wording, self.carry = wording, carry
         if not any(number == wording for *_, number in self.tools):
             raise ValueError(f"{root}: wording is {wording}; there are {wordings(root)} (1 to 5 are in sgd_x/)")
 
-    def example(self, turns: list[dict[str, Any]], at: int, place: str) -> Example | None:
-        """What the user's turn before ``at`` asks for: a call, a reply, or None (set aside, counted)."""
+    def turns(self, path: Path) -> Iterator[_Turn]:
+        """The turns in order. One that is not as upstream comes out as the error that it causes."""
+        for number, dialogue in enumerate(read_json(path)):
+            try:
+                turns, name = dialogue["turns"], f"{NAME}/{path.parent.name}/{dialogue['dialogue_id']}"
+                ends = range(1, len(turns), 2)
+            except _NOT_AS_UPSTREAM as error:
+                yield _Turn(number, 0, error, partial(json.dumps, dialogue))
+                continue
+            for at in ends:
+                found: Example | str | Exception
+                try:
+                    found = self.example(turns, at, f"{name}/{at - 1}")
+                except _NOT_AS_UPSTREAM as error:
+                    found = error
+                yield _Turn(number, at, found, partial(json.dumps, turns[at - 1 : at + 1]))
+
+    def example(self, turns: list[dict[str, Any]], at: int, name: str) -> Example | str:
+        """What the user's turn before ``at`` asks for: a call or a reply; or the reason why it is set aside."""
         called = [frame for frame in turns[at]["frames"] if "service_call" in frame]
         found = self._call(turns, at, called[0]) if called else self._no_call(turns, at)
         if isinstance(found, str):
-            self.set_aside[found] += 1
-            return None
+            return found
         service, intent, start, calls, stratum = found
         messages = tuple(
             Message("user" if turn["speaker"] == "USER" else "assistant", turn["utterance"].strip())
@@ -219,11 +275,10 @@ class _Reader:
         )
         pattern = f"{service}.{intent}: " + " > ".join(_acts(turn) for turn in turns[start:at])
         reply = "" if calls else turns[at]["utterance"].strip()
-        return Example(
-            place, messages, (self.tools[service, intent, self.wording].id,), calls, reply, NAME, stratum, pattern
-        )
+        tool = self.tools[service, intent, self.wording]
+        return Example(name, messages, (tool.id,), calls, reply, NAME, stratum, pattern)
 
-    def _call(self, turns: list[dict[str, Any]], at: int, frame: Mapping[str, Any]) -> _Found | str:
+    def _call(self, turns: list[dict[str, Any]], at: int, frame: Mapping[str, Any]) -> _Label | str:
         service, call = frame["service"], frame["service_call"]
         intent = call["method"]
         start = first = _start(turns, at, service, intent)
@@ -232,9 +287,9 @@ class _Reader:
         while gold == UNSAID and start >= 2 and first - start < 2 * self.carry:
             start -= 2
             gold = _gold(turns, start, at, service, call["parameters"], base, tool)
-        return gold if isinstance(gold, str) else _Found(service, intent, start, (gold,), "")
+        return gold if isinstance(gold, str) else _Label(service, intent, start, (gold,), "")
 
-    def _no_call(self, turns: list[dict[str, Any]], at: int) -> _Found | str:
+    def _no_call(self, turns: list[dict[str, Any]], at: int) -> _Label | str:
         service = turns[at]["frames"][0]["service"]
         state = next((f["state"] for f in turns[at - 1]["frames"] if f["service"] == service), None)
         if state is None or (service, state["active_intent"], 0) not in self.tools:
@@ -245,7 +300,7 @@ class _Reader:
         if stratum.startswith("no call: "):
             return stratum
         start = _start(turns, at, service, intent) if stratum == "parameter_missing" else max(0, at - 3)
-        return _Found(service, intent, start, (), stratum)
+        return _Label(service, intent, start, (), stratum)
 
 
 def _start(turns: list[dict[str, Any]], at: int, service: str, intent: str) -> int:
