@@ -22,6 +22,7 @@ from toolformer.schemas import (
     required_of,
     shorten,
     tool_from_flat,
+    tool_from_lists,
     tool_from_mcp,
     tool_from_openai,
     type_to_schema,
@@ -57,7 +58,20 @@ STRING, INTEGER, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "num
         ("Tuple[float, float]", {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2}),
         ("Tuple[int, ...]", {"type": "array", "items": INTEGER}),
         ("tuple", {"type": "array"}),
-        ("set", {"type": "array"}),
+        ("set", {"type": "array", "uniqueItems": True}),
+        ("Set[int]", {"type": "array", "uniqueItems": True, "items": INTEGER}),
+        ("Tuple[str, int]", {"type": "array", "prefixItems": [STRING, INTEGER], "minItems": 2, "maxItems": 2}),
+        ("List[Optional[int]]", {"type": "array", "items": {"type": ["integer", "null"]}}),
+        ("STRING", STRING),
+        ("NUMBER", NUMBER),
+        ("BOOLEAN", {"type": "boolean"}),
+        ("DATE (YYYY-MM-DD)", {"type": "string", "format": "date"}),
+        ("TIME (24-hour HH:MM)", {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}),
+        ("char", {"type": "string", "minLength": 1, "maxLength": 1}),
+        ("long", INTEGER),
+        ("double", NUMBER),
+        ("HashMap", {"type": "object"}),
+        ("Array", {"type": "array"}),
         ("float", NUMBER),
         ("any", {}),
         ("", {}),
@@ -129,6 +143,63 @@ def test_all_dialects_give_the_same_tool() -> None:
         assert (tool.text, tool.id) == (BOOK.text, BOOK.id)
     assert parameters_of(BOOK) == BARE["parameters"]["properties"]
     assert required_of(BOOK) == ("city",)
+
+
+def one_parameter(**spec: Any) -> dict[str, Any]:
+    tool = tool_from_openai({"name": "f", "parameters": {"type": "dict", "properties": {"x": spec}}}, "x")
+    return parameters_of(tool)["x"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ({"type": "boolean", "enum": ["True", "False"]}, {"type": "boolean", "enum": [True, False]}),
+        (
+            {"type": "integer", "enum": ["1", "2", "any"], "default": "1"},
+            {"type": ["integer", "string"], "enum": [1, 2, "any"], "default": 1},
+        ),
+        ({"type": "integer", "enum": [1, "1"]}, {"type": "integer", "enum": [1]}),
+        ({"type": "float", "enum": [1, 2.5]}, {"type": "number", "enum": [1, 2.5]}),
+        ({"type": "integer", "default": "dontcare"}, {"type": "integer", "default": "dontcare"}),
+        ({"type": "string", "default": "10"}, {"type": "string", "default": "10"}),
+        ({"type": "number", "default": "Infinity"}, {"type": "number", "default": "Infinity"}),
+        ({"type": "array", "enum": ["a"]}, {"type": "array", "items": {"enum": ["a"]}}),
+        ({"type": "array", "items": {"type": "str"}, "enum": ["a"]},
+         {"type": "array", "items": {"type": "string", "enum": ["a"]}}),
+        ({"type": "array", "enum": [["a"], ["b"]]}, {"type": "array", "enum": [["a"], ["b"]]}),
+        ({"type": "str", "choices": ["a", "b"]}, {"type": "string", "enum": ["a", "b"]}),
+        ({"type": "dict", "required": ["n"]}, {"type": "object", "required": ["n"], "properties": {"n": {}}}),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_read_as_it_is_meant(written: dict[str, Any], read: dict[str, Any]) -> None:
+    assert one_parameter(**written) == read
+    assert one_parameter(**read) == read  # reading twice changes nothing
+
+
+def test_a_default_in_the_type_text_is_kept() -> None:
+    flat = {"name": "f", "parameters": {"city": {"type": "str, optional, default 'Bern'"}, "n": {"type": "int"}}}
+    tool = tool_from_flat(flat, "x")
+    assert parameters_of(tool) == {"city": {"type": "string", "default": "Bern"}, "n": INTEGER}
+    assert required_of(tool) == ("n",)
+
+
+def test_lists_of_parameters() -> None:
+    row = {
+        "name": "f",
+        "required_parameters": [{"name": "id", "type": "NUMBER", "description": "Which", "default": "7"}],
+        "optional_parameters": [
+            {"name": "sort", "type": "STRING", "description": "", "default": ""},
+            {"name": "id", "type": "STRING", "description": "again", "default": ""},
+        ],
+    }
+    tool = tool_from_lists(row, "x")
+    assert parameters_of(tool) == {
+        "id": {"type": "number", "description": "Which", "default": 7},
+        "sort": {"type": "string", "description": ""},
+    }
+    assert required_of(tool) == ("id",)
+    with pytest.raises(ValueError, match=r"x: optional_parameters\[0\] is 'id'; an object with name and type"):
+        tool_from_lists({"name": "f", "optional_parameters": ["id"]}, "x")
 
 
 def test_a_tool_without_parameters() -> None:

@@ -1,0 +1,143 @@
+"""In: a tool. Out: an error that names place, field, value and remedy where its parameters are no JSON Schema for us.
+
+Also what a schema is made of: the schemas inside it, its parameters, which of them a call must give.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from toolformer.calls import MAX_DEPTH
+from toolformer.records import Tool, ToolCall
+from toolformer.schemas.type_text import ALIAS, TYPES, brief
+
+Schema = Mapping[str, Any]
+
+BRANCHES = ("anyOf", "oneOf", "allOf")
+
+
+def validate(tool: Tool, place: str) -> None:
+    """Refuses a tool whose parameters are no JSON Schema that the rest of the project can work with.
+
+    Raises:
+        ValueError: one line with ``place``, the tool, the field, its value and what is wanted.
+    """
+    where = f"{place}: tool {tool.name!r}"
+    if not isinstance(tool.name, str) or not tool.name.strip():
+        raise wrong(place, "name", tool.name, "a text that is not empty is wanted")
+    if not isinstance(tool.description, str):
+        raise wrong(where, "description", tool.description, "a text is wanted")
+    if not isinstance(tool.parameters, Mapping) or tool.parameters.get("type") != "object":
+        raise wrong(where, "parameters", tool.parameters, 'a schema with "type": "object" is wanted')
+    _check(tool.parameters, where, "parameters", 0)
+    import jsonschema  # 0.2 s that most users of this module do not need
+
+    try:
+        json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False).encode()
+        jsonschema.Draft202012Validator.check_schema(tool.parameters)
+    except jsonschema.SchemaError as error:
+        path = "parameters" + error.json_path[1:]
+        raise wrong(where, path, error.instance, f"JSON Schema refuses it: {error.message[:80]}") from None
+    except (TypeError, ValueError) as error:  # among them half a surrogate pair
+        raise ValueError(f"{where}: parameters are no JSON: {error}; use plain JSON values") from None
+
+
+def _check(schema: Any, where: str, path: str, depth: int) -> None:
+    if not isinstance(schema, Mapping):
+        raise wrong(where, path, schema, "a schema (an object) is wanted")
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"{where}: {path[:80]}: schemas are nested more than {MAX_DEPTH} deep; does it refer to itself?"
+        )
+    if "$ref" in schema:
+        raise wrong(where, f"{path}.$ref", schema["$ref"], "put the schema itself there (tool_from_mcp does)")
+    kinds = schema.get("type", [])
+    for kind in [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, Sequence) else [kinds]:
+        if kind not in TYPES:
+            alias = ALIAS.get(str(kind).lower())
+            hint = f"; did you mean {alias!r}?" if alias else ""
+            raise wrong(where, f"{path}.type", kind, f"JSON Schema wants one of {', '.join(TYPES)}{hint}")
+    properties = schema.get("properties", {})
+    if not isinstance(properties, Mapping):
+        raise wrong(where, f"{path}.properties", properties, "an object of name: schema is wanted")
+    required = schema.get("required", [])
+    if not isinstance(required, list | tuple):
+        raise wrong(where, f"{path}.required", required, "a list of property names is wanted")
+    for name in required:
+        if name not in properties:
+            near = difflib.get_close_matches(str(name), [str(known) for known in properties], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; properties are {brief(list(properties))}"
+            raise wrong(where, f"{path}.required", name, f"there is no such property{hint}")
+    if len(set(required)) < len(required):
+        raise wrong(where, f"{path}.required", required, "name each property once")
+    if "enum" in schema and not (isinstance(schema["enum"], list | tuple) and schema["enum"]):
+        raise wrong(where, f"{path}.enum", schema["enum"], "a list of at least one value is wanted")
+    if isinstance(schema.get("pattern"), str):
+        try:
+            re.compile(schema["pattern"])
+        except re.error as error:
+            raise wrong(where, f"{path}.pattern", schema["pattern"], f"no regular expression: {error}") from None
+    for name, inner in inner_schemas(schema):
+        _check(inner, where, f"{path}.{'.'.join(map(str, name))}", depth + 1)
+
+
+def inner_schemas(schema: Schema) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The schemas directly inside ``schema`` with the keys that lead to them."""
+    for name, spec in schema.get("properties", {}).items():
+        yield ("properties", name), spec
+    if "items" in schema:
+        yield ("items",), schema["items"]
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        yield ("additionalProperties",), schema["additionalProperties"]
+    for key in (*BRANCHES, "prefixItems"):
+        branches = schema.get(key, [])
+        for i, spec in enumerate(branches if isinstance(branches, Sequence) else []):
+            yield (key, i), spec
+
+
+def wrong(where: str, field: str, value: Any, remedy: str) -> ValueError:
+    """The error that all of this package raises: where, which field, its value, and what is wanted."""
+    return ValueError(f"{where}: {field} is {brief(value)}; {remedy}")
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    """The schema of each parameter by name, in declared order."""
+    return dict(tool.parameters.get("properties", {}))
+
+
+def required_of(tool: Tool) -> tuple[str, ...]:
+    """The names of the parameters that a call must give."""
+    return tuple(tool.parameters.get("required", ()))
+
+
+def kinds_of(schema: Schema) -> Sequence[str]:
+    """The types that a schema names; none where it names none."""
+    kinds = schema.get("type", ())
+    return (kinds,) if isinstance(kinds, str) else kinds
+
+
+def gaps(call: ToolCall, tool: Tool) -> list[str]:
+    """Required parameters whose value is null though their schema knows no null: the call is a draft."""
+    declared = parameters_of(tool)
+    empty = [key for key in required_of(tool) if key in call.arguments and call.arguments[key] is None]
+    return [key for key in empty if not admits_null(declared.get(key, {}))]
+
+
+def admits_null(schema: Schema) -> bool:
+    """Whether null is a value of the schema as far as its types and listed values say.
+
+    >>> [admits_null(s) for s in ({"type": "string"}, {"type": ["string", "null"]}, {"enum": ["a", None]}, {})]
+    [False, True, True, True]
+    """
+    if "enum" in schema:
+        return None in schema["enum"]
+    if "const" in schema:
+        return schema["const"] is None
+    if any(key in schema for key in ("anyOf", "oneOf")):
+        return any(map(admits_null, [*schema.get("anyOf", ()), *schema.get("oneOf", ())]))
+    kinds = kinds_of(schema)
+    return not kinds or "null" in kinds
