@@ -10,7 +10,7 @@ import pytest
 from tiny_caller import prompts, random_model
 
 from toolformer.inference.caller import ToolCaller
-from toolformer.predict import main, read_tools
+from toolformer.predict import main
 
 STATE = {"type": "object", "properties": {"state": {"type": "string", "enum": ["on", "off"]}}, "required": ["state"]}
 LAMP = {"name": "lamp", "description": "Switch the lamp.", "parameters": STATE}
@@ -45,9 +45,17 @@ def test_prints_what_the_caller_says(model: Path, tmp_path: Path, capsys: pytest
     assert all((line["confidence"] is not None) == (decoding == "pointed") for line in lines)
 
 
-def test_tools_in_every_wrapping(tmp_path: Path):
-    for content in ([LAMP, RADIO], {"tools": [LAMP, RADIO]}, {"jsonrpc": "2.0", "result": {"tools": [LAMP, RADIO]}}):
-        assert [tool.name for tool in read_tools(tools(tmp_path, content))] == ["lamp", "radio"]
+def test_what_is_no_tool_is_said_on_the_other_stream(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "api.yaml"
+    path.write_text(
+        "openapi: 3.0.3\npaths:\n  /lamp:\n    post: {operationId: lamp, summary: Switch the lamp.}\n"
+        "    put: {operationId: upload, requestBody: {content: {image/png: {}}}}\n"
+    )
+    main(["lamp on", "--tools", str(path), "--model", str(model), "--decoding", "constrained"])
+    said = capsys.readouterr()
+    assert set(json.loads(said.out)) == {"calls", "text", "confidence"}
+    wrong = f"left out: {path}: PUT /lamp: requestBody is image/png; only JSON can be a call\n"
+    assert said.err.endswith(wrong) or wrong in said.err
 
 
 @pytest.mark.parametrize(

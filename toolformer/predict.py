@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from toolformer.cli import USER_ERRORS, fail
 
@@ -19,13 +18,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog='example: python -m toolformer.predict --tools tools.json "book a train ticket from Bath to York"',
     )
     parser.add_argument("requests", nargs="+", metavar="REQUEST", help="what a user says; several are answered in turn")
-    parser.add_argument("--tools", required=True, metavar="FILE", help="JSON: tools as for OpenAI, or MCP's tools/list")
+    parser.add_argument(
+        "--tools", required=True, metavar="FILE", help="tools as for OpenAI, MCP's tools/list, OpenAPI 3"
+    )
     parser.add_argument("--model", default="outputs/demo", metavar="FOLDER", help="a run or saved model (%(default)s)")
     parser.add_argument("--decoding", default="pointed", choices=("free", "constrained", "pointed"))
     parser.add_argument("--store", metavar="FOLDER", help="keep the gists there, so that tools are encoded once")
     args = parser.parse_args(argv)
     try:
-        tools = read_tools(Path(args.tools))
+        from toolformer.data.sources import own_tools
+
+        tools, left_out = own_tools.read(args.tools)
+        for line in left_out:
+            print(f"left out: {line}", file=sys.stderr)
 
         from transformers.utils import logging
 
@@ -41,26 +46,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(json.dumps({**said, "confidence": reply.confidence}, ensure_ascii=False), flush=True)
     except USER_ERRORS as error:
         fail(error)
-
-
-def read_tools(path: Path) -> list[Any]:
-    """The tools of a file: a list, or what stands under ``tools`` (MCP's answer, OpenAI's request), each one checked.
-
-    Raises:
-        ValueError: names the file, the tool's place, the field and its value.
-    """
-    from toolformer.schemas import read_tool
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON: {error}; write a list of tools") from error
-    for key in ("result", "tools"):  # MCP wraps its answer
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"{path}: holds {content!r:.60}; write a list of tools")
-    return [read_tool(tool, f"{path}: tools[{i}]") for i, tool in enumerate(content)]
 
 
 if __name__ == "__main__":

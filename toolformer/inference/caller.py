@@ -9,7 +9,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from toolformer.calls import Malformed, parse
 from toolformer.data.prompts import Prompts, load_tokenizer
+from toolformer.data.sources.own_tools import tool_from
 from toolformer.inference.engine import Decoding, Engine, Request
 from toolformer.inference.gist_store import GistStore, gist_fingerprint, model_fingerprint
 from toolformer.model import ToolFormerMicro, load_backbone
 from toolformer.records import Message, Tool, ToolCall
-from toolformer.schemas import read_tool, validate
 
 STAGE = re.compile(r"(\d+(?:\.\d+)?)-.+")
 
@@ -82,15 +82,15 @@ class ToolCaller:
         """The tools that may be called, in the order they were added."""
         return tuple(self._tools.values())
 
-    def add_tools(self, tools: Sequence[Tool | Mapping[str, Any]]) -> None:
-        """Tools as OpenAI or MCP describe them, or ``Tool``s. All are added, or none.
+    def add_tools(self, tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]]) -> None:
+        """Tools as OpenAI or MCP describe them, Python functions, or ``Tool``s. All are added, or none.
 
         Raises:
             ValueError: a schema cannot be read, or another tool of that name is there already.
         """
         new: dict[str, Tool] = {}
         for i, row in enumerate(tools):
-            tool = _tool(row, f"tools[{i}]")
+            tool = tool_from(row, f"tools[{i}]")
             there = new.get(tool.name) or self._tools.get(tool.name)
             if there is not None and there.id != tool.id:
                 raise ValueError(f"tools[{i}]: name is {tool.name!r}, as of another tool; remove that one first")
@@ -127,13 +127,6 @@ class ToolCaller:
         if isinstance(calls, Malformed) or not calls:
             return Reply([], answer.text, confidence)
         return Reply(calls, "", confidence)
-
-
-def _tool(row: Tool | Mapping[str, Any], place: str) -> Tool:
-    if isinstance(row, Tool):
-        validate(row, place)
-        return row
-    return read_tool(row, place)
 
 
 def _message(row: Message | Mapping[str, str]) -> Message:

@@ -14,6 +14,7 @@ from toolformer.schemas.comparing import (
 from toolformer.schemas.dialects import (
     canonical,
     read_tool,
+    resolve,
     tool_from_flat,
     tool_from_lists,
     tool_from_mcp,
@@ -35,6 +36,7 @@ __all__ = [
     "property_schema",
     "read_tool",
     "required_of",
+    "resolve",
     "shorten",
     "tool_from_flat",
     "tool_from_lists",

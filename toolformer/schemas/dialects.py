@@ -139,7 +139,7 @@ def _canonical(schema: Any, where: str, path: str, root: Any, depth: int) -> dic
             f"{where}: {path[:80]}: schemas are nested more than {MAX_DEPTH} deep; does it refer to itself?"
         )
     if "$ref" in schema:
-        target = _resolve(schema["$ref"], where, path, root)
+        target = resolve(schema["$ref"], where, path, root)
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return _canonical({**target, **rest}, where, path, root, depth + 1)
 
@@ -169,6 +169,12 @@ def _agreed(schema: dict[str, Any]) -> dict[str, Any]:
     An enum value or a default written as text becomes the value that it spells. Enum values that are still not of the
     type widen the type. Names that are required where no property is declared are declared, of any type.
     """
+    if "nullable" in schema:  # OpenAPI 3.0's word
+        schema = _nullable(schema)
+    for key, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):  # its words too
+        if isinstance(schema.get(key), bool):
+            exclusive = schema.pop(key)
+            schema = {key if exclusive and name == bound else name: value for name, value in schema.items()}
     kind, values = schema.get("type"), schema.get("enum")
     if isinstance(kind, str) and "default" in schema:
         schema["default"] = as_typed(schema["default"], kind)
@@ -188,6 +194,20 @@ def _agreed(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    out = {key: value for key, value in schema.items() if key != "nullable"}
+    if schema["nullable"] is not True:
+        return out
+    if isinstance(out.get("type"), str) and out["type"] != "null":
+        out["type"] = [out["type"], "null"]
+    if isinstance(out.get("enum"), list) and None not in out["enum"]:
+        out["enum"] = [*out["enum"], None]
+    for key in ("anyOf", "oneOf"):
+        if isinstance(out.get(key), list) and {"type": "null"} not in out[key]:
+            out[key] = [*out[key], {"type": "null"}]
+    return out
+
+
 def _is(value: Any, kind: str) -> bool:
     found = kind_of(value)
     if {found, kind} == {"integer", "number"}:  # 1.0 is an integer too
@@ -195,7 +215,8 @@ def _is(value: Any, kind: str) -> bool:
     return found == kind
 
 
-def _resolve(reference: Any, where: str, path: str, root: Any) -> Schema:
+def resolve(reference: Any, where: str, path: str, root: Any) -> Schema:
+    """What a local reference (``#/$defs/City``) leads to in ``root``."""
     target: Any = root if str(reference).startswith("#/") else None
     for part in str(reference)[2:].split("/"):
         part = part.replace("~1", "/").replace("~0", "~")  # RFC 6901
