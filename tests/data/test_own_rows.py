@@ -11,6 +11,8 @@ import yaml
 from tiny_caller import config, prompts, rows
 
 from toolformer.data.own_rows import SPLIT, OwnRows
+from toolformer.data.sources.own import SOURCE
+from toolformer.data.sources.source import Found, SetAside
 from toolformer.evaluate import main
 from toolformer.model import ToolFormerMicro
 
@@ -50,6 +52,70 @@ def test_rows_are_what_was_written(tmp_path: Path):
     assert [tool.name for tool in catalog] == ["ping", "echo"] and len(examples) == 2
 
 
+def call_of(arguments: Any) -> dict[str, Any]:
+    function = {"name": "ping", "arguments": json.dumps(arguments)}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+    }
+
+
+def test_without_calls_the_last_message_is_the_answer(tmp_path: Path):
+    """OpenAI's format for fine-tuning, with the shapes that its clients write."""
+    bare = {key: value for key, value in ROW.items() if key != "calls"}
+    parts = {"role": "user", "content": [{"type": "text", "text": "ping "}, {"type": "text", "text": "example.org"}]}
+    told = {"role": "assistant", "content": "It took 12 ms.", "tool_calls": None, "refusal": None}
+    path = write(
+        tmp_path,
+        {**bare, "messages": [{"role": "developer", "content": "Be brief."}, parts, call_of(CALL["arguments"])],
+         "parallel_tool_calls": False},
+        {**bare, "messages": [ASK, call_of({"host": "a"}), {"role": "tool", "content": "12 ms"}, told]},
+        {**bare, "messages": [ASK, {"role": "assistant", "content": "", "function_call": {**CALL}}]},
+    )  # fmt: skip
+    called, replied, once = (example for example, _ in OwnRows(str(path)).rows)
+    assert [(m.role, m.content) for m in called.messages] == [("system", "Be brief."), ("user", "ping example.org")]
+    assert called.calls[0].arguments == CALL["arguments"] == once.calls[0].arguments
+    assert (called.reply, replied.calls, replied.reply) == ("", (), "It took 12 ms.")
+    assert [m.role for m in replied.messages] == ["user", "assistant", "tool"]
+
+
+def test_rows_share_the_tools_of_the_file_beside_them(tmp_path: Path):
+    path = write(tmp_path, {"messages": [ASK], "calls": [CALL]}, {"messages": [ASK], "tools": [PING], "calls": []})
+    (tmp_path / "mine.tools.json").write_text(json.dumps({"tools": [PING, ECHO]}))
+    (_, shared), (_, given) = OwnRows(str(path)).rows
+    assert [tool.name for tool in shared] == ["ping", "echo"] and [tool.name for tool in given] == ["ping"]
+    assert [offer.tool.name for offer in SOURCE.tools(tmp_path)] == ["ping", "echo"]
+
+
+def test_as_a_source_each_line_comes_out_once(tmp_path: Path):
+    broken = {
+        "{": "row: no object of the known fields",
+        '{"call": 1}': "row: no object of the known fields",
+        json.dumps({**ROW, "tools": [7]}): "tools: cannot be read",
+        json.dumps({**ROW, "messages": [ASK, {"role": "user", "content": None}]}): "messages: cannot be read",
+        json.dumps({**ROW, "calls": ["ping"]}): "calls: cannot be read",
+        json.dumps({**ROW, "reply": 3}): "row: id, reply or stratum is no text",
+    }
+    path = write(tmp_path, ROW, "", *broken, {**ROW, "id": "x"})
+    (tmp_path / "test.jsonl").write_text(json.dumps({**ROW, "id": "x"}))
+    found = list(SOURCE.read(tmp_path))
+    rows = [row for row in found if isinstance(row, Found)]
+    assert [(row.place, row.upstream, row.example.id) for row in rows] == [
+        ("mine.jsonl:1", "train", "own/mine/1"),
+        ("mine.jsonl:9", "train", "own/mine/9"),
+        ("test.jsonl:1", "test", "own/test/1"),
+    ]
+    for row in rows:
+        assert row.example.tools == tuple(offer.tool.id for offer in row.offered) and row.example.source == "own"
+    aside = {row.text: row.reason for row in found if isinstance(row, SetAside)}
+    assert aside == broken
+    assert len(found) == sum(bool(line.strip()) for file in (path, tmp_path / "test.jsonl")
+                             for line in file.read_text().split("\n"))  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"holds no \*.jsonl; write your requests there"):
+        list(SOURCE.read(tmp_path / "nothing"))
+
+
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
@@ -69,6 +135,12 @@ def test_rows_are_what_was_written(tmp_path: Path):
         ({**ROW, "calls": [{"name": "ping", "arguments": {}}]}, ("lacks required host",)),
         ({**ROW, "calls": [{"name": "ping", "arguments": {"host": "a", "ttl": 1}}]}, ("has ttl", "host")),
         ({**ROW, "tools": [PING, PING]}, ("name ping twice",)),
+        ({"tools": [PING], "messages": [ASK]}, ("calls is missing", "the assistant's answer")),
+        (
+            {**ROW, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            ("image_url", "parts of type text"),
+        ),
+        ({**ROW, "messages": [{**ASK, "tool_calls": {"a": 1}}]}, ("tool_calls is {'a': 1}", "a list is wanted")),
         ({**ROW, "reply": 3}, ("reply is 3", "text is wanted")),
         ({**ROW, "id": "mine-1"}, ("id is 'mine-1'", "mine.jsonl:1")),
     ],
