@@ -156,6 +156,8 @@ def _canonical(schema: Any, where: str, path: str, root: Any, depth: int) -> dic
             out[key] = inner(value, key)
         elif key in (*BRANCHES, "prefixItems") and isinstance(value, Sequence):
             out[key] = [inner(spec, f"{key}[{i}]") for i, spec in enumerate(value)]
+        elif key == "examples" and not isinstance(value, list):
+            out[key] = [value]
         elif key == "choices" and isinstance(value, list) and "enum" not in schema:
             out["enum"] = value
         else:

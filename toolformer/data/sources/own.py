@@ -131,7 +131,7 @@ class _File:
 
 
 @contextmanager
-def _broken(reason: str) -> Generator[None, None, None]:
+def _broken(reason: str) -> Generator[None]:
     try:
         yield
     except ValueError as error:
