@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
 import pytest
+import yaml
 
+from toolformer.data.sources import openapi, own
 from toolformer.data.sources.own_tools import read, tool_from
+from toolformer.data.sources.source import Found
 from toolformer.schemas import parameters_of, required_of
 
 STATE = {"type": "object", "properties": {"state": {"type": "string", "enum": ["on", "off"]}}, "required": ["state"]}
@@ -241,3 +247,57 @@ def test_a_function_that_says_too_little_is_refused():
     for function, said in ((bare, "docstring"), (undescribed, "x")):
         with pytest.raises(ValueError, match=rf"tools\[2\]: function '{function.__name__}': .*{said}.*type hints"):
             tool_from(function, "tools[2]")
+
+
+ODD = [None, 7, "x", [], {}, True, [1], {"a": 1}, {"$ref": "#/components/schemas/Tree"}, {"$ref": 3}, ["string"], [{}]]
+
+
+def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a document, the document itself excepted."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield (*at, key)
+        yield from places(child, (*at, key))
+
+
+def bent(document: Any, rng: random.Random) -> Any:
+    """A copy with one to three odd values at random places."""
+    document = copy.deepcopy(document)
+    for _ in range(rng.randint(1, 3)):
+        *way, last = rng.choice(list(places(document)))
+        holder = document
+        for key in way:
+            holder = holder[key]
+        holder[last] = copy.deepcopy(rng.choice(ODD))
+    return document
+
+
+def test_a_bent_document_is_read_or_refused_in_one_line():
+    document = yaml.safe_load(API.replace("2024-01-31", "'2024-01-31'"))
+    refused = 0
+    for seed in range(150):
+        try:
+            tools, left_out = openapi.read(bent(document, random.Random(seed)), "x")
+            assert tools and not any("\n" in line for line in left_out)
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused < 30
+
+
+def test_a_bent_row_is_read_or_set_aside(tmp_path: Path):
+    spec = {"type": "integer", "enum": ["1", 2], "nullable": True, "default": "3", "exclusiveMinimum": True}
+    items = {"type": "List[int]", "items": {"type": "str"}, "enum": ["a"], "examples": "x", "choices": ["a"]}
+    schema = {"type": "object", "properties": {"a": spec, "b": items}, "required": ["a"]}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "function_call": {"name": "f", "arguments": {"a": 1}}},
+    ]
+    row = {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}, RADIO], "messages": turns}
+    lines = [json.dumps(bent(row, random.Random(seed))) for seed in range(300)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    found = list(own.SOURCE.read(tmp_path))
+    assert [one.place for one in found] == [f"mine.jsonl:{number}" for number in range(1, 301)]
+    assert 20 < sum(isinstance(one, Found) for one in found) < 200

@@ -68,6 +68,8 @@ def _check(schema: Any, where: str, path: str, depth: int) -> None:
     if not isinstance(required, list | tuple):
         raise wrong(where, f"{path}.required", required, "a list of property names is wanted")
     for name in required:
+        if not isinstance(name, str):
+            raise wrong(where, f"{path}.required", name, "a list of property names is wanted")
         if name not in properties:
             near = difflib.get_close_matches(str(name), [str(known) for known in properties], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; properties are {brief(list(properties))}"

@@ -66,9 +66,9 @@ def _operations(document: Mapping[str, Any], item: Any, where: str) -> Iterator[
             yield method, {**operation, "parameters": parameters}
 
 
-def _part(node: Mapping[str, Any], key: str, kind: type[list] | type[dict], where: str) -> Any:
+def _part(node: Any, key: str, kind: type[list] | type[dict], where: str) -> Any:
     """What stands under ``key``, empty where nothing does."""
-    value = node.get(key)
+    value = node.get(key) if isinstance(node, Mapping) else node
     if value is None:
         return kind()
     if not isinstance(value, kind):
@@ -144,12 +144,13 @@ class _Operation:
             said = {"description": body["description"]} if "description" in body else {}
             self._add("body", "request", {**said, **schema}, wanted)
             return
+        needed = _part(schema, "required", list, f"{self.where}: requestBody") if wanted else []
         for name, spec in schema["properties"].items():
             there = _there(self.document, spec, f"{self.where}: requestBody.{name}")
             if there.get("readOnly") is True:
                 self.left_out.append(f"{self.where}: {name!r} of the body is read-only, so no call sends it")
                 continue
-            self._add(name, "body", spec, wanted and name in schema.get("required", []))
+            self._add(name, "body", spec, name in needed)
 
 
 def _merged(document: Mapping[str, Any], schema: Any, where: str) -> Mapping[str, Any]:
@@ -161,6 +162,6 @@ def _merged(document: Mapping[str, Any], schema: Any, where: str) -> Mapping[str
     parts.append({key: value for key, value in schema.items() if key != "allOf"})
     if not all(part.get("type", "object") == "object" and not {"anyOf", "oneOf"} & set(part) for part in parts):
         return schema
-    properties = {name: spec for part in parts for name, spec in part.get("properties", {}).items()}
-    required = list(dict.fromkeys(name for part in parts for name in part.get("required", [])))
+    properties = {name: spec for part in parts for name, spec in _part(part, "properties", dict, where).items()}
+    required = [name for part in parts for name in _part(part, "required", list, where)]
     return {"type": "object", "properties": properties, "required": required}
