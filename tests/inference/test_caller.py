@@ -1,6 +1,7 @@
 """In: folders as training leaves them. Out: whether a program can load a caller, add tools and get calls."""
 
 import json
+from typing import Literal
 
 import pytest
 import torch
@@ -53,6 +54,26 @@ def test_tools_come_in_every_dialect_and_are_called():
     assert "radio" not in [call.name for call in ours.call("switch the radio").calls]
     ours.remove_tools(["lamp", "heater"])
     assert ours.call("switch the lamp").calls == []
+
+
+def kettle(state: Literal["on", "off"]) -> str:
+    """Switch the kettle.
+
+    Args:
+        state: What it shall be
+    """
+    return state
+
+
+def test_a_python_function_is_called_by_its_name_with_arguments_that_fit():
+    ours = caller(no_call_bias=-1000.0)
+    ours.engine.most_calls = 1
+    ours.add_tools([switch("lamp"), kettle])
+    (call,) = ours.call("switch the kettle", "constrained").calls
+    assert call.name in ("lamp", "kettle") and kettle(**call.arguments) in ("on", "off")
+    with pytest.raises(ValueError, match=r"tools\[1\]: function '<lambda>'"):
+        ours.add_tools([switch("fan"), lambda x: x])
+    assert [tool.name for tool in ours.tools] == ["lamp", "kettle"]
 
 
 def test_where_no_call_is_right_the_text_is_the_reply():
