@@ -81,8 +81,8 @@ train: $(STAMP) ## all stages in order, then the evaluation
 evaluate: $(STAMP) ## score a trained model (ARGS="checkpoint=outputs/demo" by default)
 	$(PY) -m toolformer.evaluate $(or $(ARGS),checkpoint=outputs/demo)
 
-data: $(STAMP) ## read the real dialogues into a corpus (ARGS="data.root=<folder>" where they lie elsewhere)
-	$(PY) -m toolformer.prepare $(or $(ARGS),data=sgd)
+data: $(STAMP) ## build the corpus of real sources (ARGS="corpus=sgd" for the dialogues alone)
+	$(PY) -m toolformer.prepare $(or $(ARGS),corpus=real)
 
 sweep: $(STAMP) ## one curriculum per value: number of gists (ARGS="sweep=gate" for another question)
 	$(PY) -m toolformer.curriculum --multirun $(or $(ARGS),experiment=demo sweep=gists)

@@ -1,4 +1,4 @@
-"""In: a configuration that names a source. Out: its corpus folder, made now or found, and a table of what is in it."""
+"""In: a configuration of a corpus. Out: its folder, made now or found, and a table of what is in it."""
 
 from pathlib import Path
 
@@ -9,15 +9,17 @@ from toolformer.cli import entry
 
 @entry("prepare")
 def main(cfg: DictConfig, folder: Path) -> None:
-    """Reads real dialogues into a corpus that training and evaluation use: python -m toolformer.prepare data=sgd.
+    """Builds a corpus that training and evaluation use: python -m toolformer.prepare corpus=real.
 
-    Takes them from data.root (default: $TOOLFORMER_DATA), or downloads them there first (390 MB, checked, resumed
-    where it broke off). Done once per data and rules; the second call finds it.
+    Takes each source from its folder in corpus.root (default: $TOOLFORMER_DATA). The SGD dialogues are downloaded there
+    first where they are missing (390 MB, checked, resumed where it broke off). Done once for the same data and rules;
+    the second call finds it, and a call that was killed goes on behind the last step that it finished.
 
     Examples:
-      python -m toolformer.prepare data=sgd
-      python -m toolformer.prepare data=sgd data.root=/data download=false
-      python -m toolformer.prepare data=sgd data.rules.test_wording=5
+      python -m toolformer.prepare corpus=real workers=2
+      python -m toolformer.prepare corpus=real until=splits
+      python -m toolformer.prepare corpus=sgd corpus.root=/data download=false
+      python -m toolformer.prepare corpus=sgd corpus.rules.test_wording=5
     """
     import shutil
 
@@ -26,14 +28,18 @@ def main(cfg: DictConfig, folder: Path) -> None:
     from toolformer.data.download import SGD_FILES, SGD_URL, fetch, listing
     from toolformer.data.sources import sgd
 
-    try:
-        sgd.find_root(cfg.data.root)
-    except FileNotFoundError:
-        if not cfg.download:
-            raise
-        print(f"{cfg.data.root}: no dialogues there; downloading them from {SGD_URL}", flush=True)
-        fetch(Path(cfg.data.root) / sgd.NAME, listing(SGD_FILES), SGD_URL, progress=cfg.progress)
-    corpus = instantiate(cfg.data).corpus
+    if "sgd" in cfg.corpus.get("sources", ["sgd"]):
+        try:
+            sgd.find_root(cfg.corpus.root)
+        except FileNotFoundError:
+            if not cfg.download:
+                raise
+            print(f"{cfg.corpus.root}: no dialogues there; downloading them from {SGD_URL}", flush=True)
+            fetch(Path(cfg.corpus.root) / sgd.NAME, listing(SGD_FILES), SGD_URL, progress=cfg.progress)
+    corpus = instantiate(cfg.corpus, _convert_="object").build(cfg.until)
+    if corpus is None:
+        print(f"done until {cfg.until}")
+        return
     info = corpus.info
     shutil.copy(corpus.folder / "corpus.json", folder / "corpus.json")
     for split, strata in info["strata"].items():

@@ -5,16 +5,16 @@ Near means: the sets of their 5-token sequences overlap by at least a threshold 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
-GRAM = 5
-CHUNK = 2048
+from toolformer.data.catalog import Catalog
+from toolformer.data.corpus import Examples, request
+from toolformer.data.near import Grams, grams, pairs
 
 
 class Leak(NamedTuple):
@@ -28,69 +28,27 @@ class Leak(NamedTuple):
     similarity: float
 
 
-def shingles(texts: Sequence[str], size: int = GRAM) -> csr_matrix:
-    """Rows are texts, columns the distinct token sequences of all of them; a shorter text is one sequence.
-
-    >>> shingles(["one two three four five six", "Hello there!"]).sum(axis=1).tolist()
-    [[2.0], [1.0]]
-    """
-    vocabulary: dict[str, int] = {}
-    rows = [
-        [vocabulary.setdefault(token, len(vocabulary) + 1) for token in re.findall(r"\w+", text.casefold())] or [0]
-        for text in texts
-    ]
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    windows = np.maximum(1, lengths - size + 1)  # a sequence is cut short only by the end of a short text
-    flat = np.zeros(int(lengths.sum()) + (size - 1) * len(rows), dtype=np.uint64)  # zeros behind every text
-    starts = np.cumsum(lengths + size - 1) - (lengths + size - 1)
-    flat[_ranges(starts, lengths)] = np.fromiter((t for row in rows for t in row), np.uint64, int(lengths.sum()))
-    owners, begin = np.repeat(np.arange(len(rows)), windows), _ranges(starts, windows)
-    hashed = np.zeros(len(begin), dtype=np.uint64)
-    for offset in range(size):  # a polynomial modulo 2^64
-        hashed = hashed * np.uint64(0x9E3779B97F4A7C15) + flat[begin + offset] + np.uint64(1)
-    distinct, columns = np.unique(hashed, return_inverse=True)
-    matrix = csr_matrix((np.ones(len(owners), np.float32), (owners, columns)), shape=(len(rows), len(distinct)))
-    matrix.data[:] = 1.0  # a sequence that a text repeats counts once
-    return matrix
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Start, start + 1, ... for each length, one after another."""
-    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-
-
-def alike(left: csr_matrix, right: csr_matrix, threshold: float) -> list[tuple[int, int, float]]:
-    """Row pairs of two slices of ``shingles`` with a Jaccard index of at least ``threshold``, and the index.
-
-    >>> rows = shingles(["a b c d e f", "A, b c d e f!", "a b c d e g"])
-    >>> alike(rows[:1], rows[1:], 0.3)
-    [(0, 0, 1.0), (0, 1, 0.3333333432674408)]
-    """
-    sizes, others = np.diff(left.indptr), np.diff(right.indptr)
-    transposed, found = right.T.tocsr(), []
-    for start in range(0, left.shape[0], CHUNK):
-        shared = (left[start : start + CHUNK] @ transposed).tocoo()
-        jaccard = shared.data / (sizes[shared.row + start] + others[shared.col] - shared.data).astype(np.float32)
-        for k in np.flatnonzero(jaccard >= threshold):
-            found.append((int(shared.row[k]) + start, int(shared.col[k]), float(jaccard[k])))
-    return sorted(found)
-
-
 def leaks(kind: str, splits: Mapping[str, Mapping[str, str]], threshold: float) -> tuple[list[Leak], dict[str, int]]:
     """Every pair of texts too much alike in two splits, and the number of exact and near ones per pair of splits.
 
     ``splits[name]`` maps an id to its text.
     """
-    rows = shingles([text for texts in splits.values() for text in texts.values()])
-    ends = dict(zip(splits, np.cumsum([len(texts) for texts in splits.values()]).tolist(), strict=True))
+    return between(
+        kind, {name: (list(texts), grams(list(texts.values()))) for name, texts in splits.items()}, threshold
+    )
+
+
+def between(
+    kind: str, splits: Mapping[str, tuple[Sequence[str], Grams]], threshold: float
+) -> tuple[list[Leak], dict[str, int]]:
+    """As ``leaks``, of ids and sets of token sequences."""
     found, counts = [], {}
     for one, two in combinations(splits, 2):
-        ids, others = list(splits[one]), list(splits[two])
-        left, right = rows[ends[one] - len(ids) : ends[one]], rows[ends[two] - len(others) : ends[two]]
-        pairs = alike(left, right, threshold)
-        found += [Leak(kind, one, ids[i], two, others[j], value) for i, j, value in pairs]
-        counts[f"{one} / {two}: exact"] = sum(value == 1.0 for *_, value in pairs)
-        counts[f"{one} / {two}: near"] = sum(value < 1.0 for *_, value in pairs)
+        (ids, left), (others, right) = splits[one], splits[two]
+        pairs_ = pairs(left, right, threshold)
+        found += [Leak(kind, one, ids[i], two, others[j], value) for i, j, value in pairs_]
+        counts[f"{one} / {two}: exact"] = sum(value == 1.0 for *_, value in pairs_)
+        counts[f"{one} / {two}: near"] = sum(value < 1.0 for *_, value in pairs_)
     return found, counts
 
 
@@ -107,3 +65,57 @@ def refuse(found: Sequence[Leak], shown: int = 5) -> None:
         raise ValueError(
             f"corpus: {len(found)} {found[0].kind} pairs leak between splits: {pairs}; drop one of each pair"
         )
+
+
+def audit_splits(folder: Path, names: Sequence[str], catalog: Catalog, near: float) -> dict[str, Any]:
+    """Counts of exact and near duplicates between the splits that were written; raises where there is one.
+
+    Unseen are the tools that a row of ``test_unseen`` or ``test_bfcl`` calls; trained are all that a training row calls
+    or offers, in every wording.
+    """
+    tools = {tool.id: tool for tool in catalog.tools}
+    splits = {name: Examples(folder / f"{name}.arrow", tools) for name in names}
+    texts = {}
+    for name, rows in splits.items():
+        ids, parts = [], []
+        for batch in rows.table.to_batches():
+            portion = rows.read(batch)
+            ids += [example.id for example in portion]
+            parts.append(grams([request(example) for example in portion]))
+        texts[name] = ids, _stacked(parts)
+    found, requests = between("request", texts, near)
+    refuse(found)
+    trained = _trained(splits["train"], catalog)
+    asked = {
+        id_
+        for name in ("test_unseen", "test_bfcl")
+        for row in splits.get(name, ())
+        for id_ in row.tools
+        if tools[id_].name in {call.name for call in row.calls}
+    }
+    schemas = {
+        "train": {id_: tools[id_].text for id_ in trained},
+        "unseen": {id_: tools[id_].text for id_ in sorted(asked)},
+    }
+    found, counts = leaks("schema", schemas, near)
+    refuse(found)
+    names_ = {tools[id_].name.casefold() for id_ in trained}
+    shared = sorted(tools[id_].name for id_ in asked if tools[id_].name.casefold() in names_)
+    if shared:
+        raise ValueError(f"corpus: tool name {shared[0]} is trained on and unseen, and {len(shared) - 1} others")
+    return {"near": near, "requests": requests, "schemas": counts, "unseen_tools": len(asked), "shared_names": 0}
+
+
+def _stacked(parts: Sequence[Grams]) -> Grams:
+    sizes = [part.sizes for part in parts]
+    values = [part.values for part in parts]
+    if not parts:
+        return Grams(np.empty(0, np.uint64), np.zeros(1, np.int64))
+    return Grams(np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(sizes))]))
+
+
+def _trained(rows: Examples, catalog: Catalog) -> list[str]:
+    """The tools that training shows, in every wording."""
+    used = set(rows.tool_ids())
+    families = {kin.family for tool, kin in zip(catalog.tools, catalog.kin, strict=True) if tool.id in used}
+    return [tool.id for tool, kin in zip(catalog.tools, catalog.kin, strict=True) if kin.family in families]

@@ -1,6 +1,7 @@
-"""In: tools and the examples of each split. Out: a folder of parquet files, and what was written read back from it.
+"""In: tools and the examples of each split. Out: a folder of Arrow files, and what was written read back from it.
 
-A corpus is ``tools.parquet``, one parquet per split and ``corpus.json``; it is written whole or not at all.
+A corpus is ``tools.parquet``, one ``<split>.arrow`` for each split and ``corpus.json``; it is written whole or not at
+all. Splits are mapped into memory, so a corpus may be larger than it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
+
+import pyarrow as pa
 
 from toolformer.calls import parse, render
+from toolformer.data.tables import PORTION, TableWriter, mapped
 from toolformer.records import (
     Example,
     Tool,
@@ -26,15 +31,46 @@ from toolformer.records import (
 )
 from toolformer.schemas import parameters_of, required_of
 
-FORMAT = 1
+FORMAT = 2
+# Messages and calls are JSON text: their inner fields vary from row to row.
+ROWS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("messages", pa.string()),
+        ("tools", pa.list_(pa.string())),
+        ("calls", pa.string()),
+        ("reply", pa.string()),
+        ("source", pa.string()),
+        ("stratum", pa.string()),
+        ("pattern", pa.string()),
+    ]
+)
+TOOLS = pa.schema(
+    [(name, pa.string()) for name in ("id", "name", "tool", "family", "function")]
+    + [("wording", pa.int64()), ("domain", pa.string()), ("source", pa.string()), ("use", pa.string())]
+)
 
 
 class Kin(NamedTuple):
-    """Tools of one ``family`` are wordings of the same tool; those of one ``function`` are never offered together."""
+    """Tools of one ``family`` are wordings of the same tool; those of one ``function`` are never offered together.
+
+    ``use`` says what a tool is for: trained, validation, unseen, or evaluation where a source only evaluates.
+    """
 
     family: str
     function: str
     wording: int = 0
+    domain: str = ""
+    source: str = ""
+    use: str = "trained"
+
+
+class Unfit(ValueError):
+    """A row that cannot be used. ``reason`` is for counting: it names no value."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def request(example: Example) -> str:
@@ -42,13 +78,15 @@ def request(example: Example) -> str:
     return "\n".join(message.content for message in example.messages)
 
 
-def reword(example: Example, tool: Tool, other: Tool) -> Example:
-    """The example with ``tool`` replaced by ``other``: a rewording, whose parameters stand in the same order."""
-    names = dict(zip(tool.parameters["properties"], other.parameters["properties"], strict=True))
+def reword(example: Example, *changes: tuple[Tool, Tool]) -> Example:
+    """The example with tools replaced by others: rewordings, whose parameters stand in the same order."""
+    by_name, by_id = {tool.name: (tool, other) for tool, other in changes}, {tool.id: other for tool, other in changes}
 
     def renamed(call: ToolCall) -> ToolCall:
-        if call.name != tool.name:
+        if call.name not in by_name:
             return call
+        tool, other = by_name[call.name]
+        names = dict(zip(tool.parameters["properties"], other.parameters["properties"], strict=True))
         return ToolCall(
             other.name,
             {names[key]: value for key, value in call.arguments.items()},
@@ -56,20 +94,64 @@ def reword(example: Example, tool: Tool, other: Tool) -> Example:
             tuple(names[key] for key in call.omittable),
         )
 
-    tools = tuple(other.id if id_ == tool.id else id_ for id_ in example.tools)
+    tools = tuple(by_id[id_].id if id_ in by_id else id_ for id_ in example.tools)
     return replace(example, tools=tools, calls=tuple(map(renamed, example.calls)))
 
 
-def fingerprint(tools: Iterable[Tool], splits: Mapping[str, Sequence[Example]]) -> str:
+def fingerprint(tools: Iterable[Tool], splits: Mapping[str, Iterable[Example]]) -> str:
     """16 hex digits of the SHA-256 of every tool and every row, in order."""
+    lines = {
+        name: (json.dumps(example_to_json(row), ensure_ascii=False) for row in rows) for name, rows in splits.items()
+    }
+    return _digest(tools, lines)
+
+
+def _digest(tools: Iterable[Tool], splits: Mapping[str, Iterable[str]]) -> str:
     digest = hashlib.sha256()
     for tool in tools:
         digest.update(tool.text.encode() + b"\n")
     for name in sorted(splits):
         digest.update(name.encode() + b"\n")
-        for example in splits[name]:
-            digest.update(json.dumps(example_to_json(example), ensure_ascii=False).encode() + b"\n")
+        for line in splits[name]:
+            digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def _lines(table: pa.Table) -> Iterator[str]:
+    """Each row as ``fingerprint`` sees it, put together from the JSON that is stored."""
+    for batch in table.to_batches():
+        for row in batch.to_pylist():
+            parts = (row[key] if key in _JSON else json.dumps(row[key], ensure_ascii=False) for key in ROWS.names)
+            yield "{" + ", ".join(f'"{key}": {part}' for key, part in zip(ROWS.names, parts, strict=True)) + "}"
+
+
+_JSON = ("messages", "calls")
+
+
+def columns(examples: Sequence[Example]) -> list[list[Any]]:
+    """The columns of ``ROWS``."""
+    rows = [example_to_json(example) for example in examples]
+    return [
+        [json.dumps(row[key], ensure_ascii=False) if key in _JSON else row[key] for row in rows] for key in ROWS.names
+    ]
+
+
+def encoded(
+    examples: Iterable[Example], catalog: Mapping[str, Tool], place: str, chosen: frozenset[str] = frozenset()
+) -> Iterator[pa.RecordBatch]:
+    """Examples, each checked, as portions of a table; ``chosen`` are the sources that give no arguments.
+
+    Raises:
+        Unfit: a row names a tool that is not there, or a call that its tool does not allow.
+    """
+    examples = iter(examples)
+    while portion := list(islice(examples, PORTION)):
+        for example in portion:
+            check(example, catalog, place)
+            check_gold(example, catalog, place, chosen=example.source in chosen)
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(c, f.type) for c, f in zip(columns(portion), ROWS, strict=True)], schema=ROWS
+        )
 
 
 def write_corpus(
@@ -79,45 +161,46 @@ def write_corpus(
     meta: Mapping[str, Any],
     kin: Mapping[str, Kin] | None = None,
 ) -> Corpus:
+    """Write a corpus folder of examples, each checked: see ``write_tables``."""
+    catalog = {tool.id: tool for tool in tools}
+    tables = {name: encoded(examples, catalog, f"{folder}:{name}") for name, examples in splits.items()}
+    return write_tables(folder, tools, tables, lambda rows: meta, kin)
+
+
+def write_tables(
+    folder: str | Path,
+    tools: Sequence[Tool],
+    splits: Mapping[str, Iterable[pa.RecordBatch]],
+    meta: Callable[[Path], Mapping[str, Any]],
+    kin: Mapping[str, Kin] | None = None,
+) -> Corpus:
     """Write a corpus folder in one move; an older corpus of that name is replaced, nothing partial is left behind.
 
+    ``meta`` is asked last what else ``corpus.json`` says; it may add files to the folder that it is given.
+
     Raises:
-        ValueError: a tool id is twice in the catalog, or a row names a tool that is not there.
+        ValueError: a tool id is twice in the catalog.
     """
-    folder, kin, rows = Path(folder), dict(kin or {}), {name: list(examples) for name, examples in splits.items()}
+    folder, kin = Path(folder), dict(kin or {})
     catalog = {tool.id: tool for tool in tools}
     if len(catalog) != len(tools):
         raise ValueError(
             f"{folder}: the catalog has {len(tools)} tools with {len(catalog)} ids; drop the repeated ones"
         )
-    for name, examples in rows.items():
-        for example in examples:
-            check(example, catalog, f"{folder}:{name}")
-            check_gold(example, catalog, f"{folder}:{name}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        kins = [kin.get(id_, Kin(id_, id_)) for id_ in catalog]
-        table = [
-            {
-                "id": tool.id,
-                "name": tool.name,
-                "tool": json.dumps(tool_to_json(tool), ensure_ascii=False),
-                **k._asdict(),
-            }
-            for tool, k in zip(catalog.values(), kins, strict=True)
-        ]
-        _write_parquet(temporary / "tools.parquet", table, ["id", "name", "tool", "family", "function", "wording"])
-        for name, examples in rows.items():
-            _write_parquet(temporary / f"{name}.parquet", [_row(example) for example in examples], list(_COLUMNS))
-        info = {
-            "format": FORMAT,
-            "fingerprint": fingerprint(catalog.values(), rows),
-            "tools": len(catalog),
-            "rows": {name: len(examples) for name, examples in rows.items()},
-            **meta,
-        }
+        _write_tools(temporary / "tools.parquet", catalog, kin)
+        rows = {}
+        for name, batches in splits.items():
+            with TableWriter(temporary / f"{name}.arrow", ROWS) as table:
+                for batch in batches:
+                    table.add_batch(batch)
+            rows[name] = table.written
+        lines = {name: _lines(mapped(temporary / f"{name}.arrow")) for name in rows}
+        digest = _digest(catalog.values(), lines)
+        info = {"format": FORMAT, "fingerprint": digest, "tools": len(catalog), "rows": rows, **meta(temporary)}
         (temporary / "corpus.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -126,76 +209,78 @@ def write_corpus(
     return Corpus.open(folder)
 
 
-def check(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
-    """Names unique among a row's tools, gold among them, every tool in the catalog; otherwise a ValueError."""
-    missing = [id_ for id_ in example.tools if id_ not in catalog]
-    if missing:
-        raise ValueError(f"{place}: row {example.id}: tool {missing[0]} is not in the catalog; add it to the tools")
-    names = [catalog[id_].name for id_ in example.tools]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{place}: row {example.id}: tools name {twice} twice; qualify one of them")
-    for call in example.calls:
-        if call.name not in names:
-            raise ValueError(f"{place}: row {example.id}: gold call is {call.name}, tools are {names}; add the tool")
+def _write_tools(path: Path, catalog: Mapping[str, Tool], kin: Mapping[str, Kin]) -> None:
+    import pyarrow.parquet
+
+    rows = [
+        {"id": id_, "name": tool.name, "tool": json.dumps(tool_to_json(tool), ensure_ascii=False)}
+        | kin.get(id_, Kin(id_, id_))._asdict()
+        for id_, tool in catalog.items()
+    ]
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, TOOLS), path)
 
 
-def check_gold(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
-    """Gold scores 1 against itself: each call fits its tool and is read back as it was written; else a ValueError."""
-    tools = {catalog[id_].name: catalog[id_] for id_ in example.tools}
-    for call in example.calls:
-        declared, required = parameters_of(tools[call.name]), required_of(tools[call.name])
-        for key in [*call.arguments, *call.accepted, *call.omittable]:
-            if key not in declared:
-                raise ValueError(
-                    f"{place}: row {example.id}: gold call of {call.name} has {key}, not one of {list(declared)}"
-                )
-        for key in set(required) - set(call.arguments):
-            raise ValueError(f"{place}: row {example.id}: gold call of {call.name} lacks required {key}; add it")
-    try:
-        read = parse(render(example.calls)) if example.calls else []
-    except ValueError as error:
-        raise ValueError(f"{place}: row {example.id}: gold {error}") from error
-    if read != [ToolCall(call.name, call.arguments) for call in example.calls]:
-        raise ValueError(f"{place}: row {example.id}: gold is not read back as written, but as {read}; mend its values")
-
-
-_COLUMNS = ("id", "messages", "tools", "calls", "reply", "source", "stratum", "pattern")
-
-
-def _row(example: Example) -> dict[str, Any]:
-    """Messages, tools and calls as JSON text: their inner fields vary from row to row."""
-    row = example_to_json(example)
-    return {key: json.dumps(v, ensure_ascii=False) if isinstance(v := row[key], list) else v for key in _COLUMNS}
-
-
-def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    import datasets
-    from datasets import Dataset, Features, Value
-
-    numbers = {column for column in columns if rows and isinstance(rows[0][column], int)}
-    features = Features({column: Value("int64" if column in numbers else "string") for column in columns})
-    table = Dataset.from_dict({column: [row[column] for row in rows] for column in columns}, features=features)
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()  # a bar for each small table, gone before it can be read
-    try:
-        table.to_parquet(str(path))
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def _read_tools(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}:1: cannot be read: {error}; prepare the corpus again") from error
-    missing = [column for column in columns if column not in table.column_names]
+    _check_columns(path, table, TOOLS)
+    return table.to_pylist()
+
+
+def _check_columns(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    missing = [column for column in schema.names if column not in table.column_names]
     if missing:
         raise ValueError(f"{path}:1: column {missing[0]} is missing, there are {table.column_names}; prepare it again")
-    return table.to_pylist()
+
+
+def check(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
+    """Names unique among a row's tools, gold among them, every tool in the catalog; otherwise a ValueError."""
+    missing = [id_ for id_ in example.tools if id_ not in catalog]
+    if missing:
+        message = f"{place}: row {example.id}: tool {missing[0]} is not in the catalog; add it to the tools"
+        raise Unfit("a tool is not in the catalog", message)
+    names = [catalog[id_].name for id_ in example.tools]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Unfit(
+            "two tools have one name", f"{place}: row {example.id}: tools name {twice} twice; qualify one of them"
+        )
+    for call in example.calls:
+        if call.name not in names:
+            message = f"{place}: row {example.id}: gold call is {call.name}, tools are {names}; add the tool"
+            raise Unfit("gold names no tool on offer", message)
+
+
+def check_gold(example: Example, catalog: Mapping[str, Tool], place: str, *, chosen: bool = False) -> None:
+    """Gold scores 1 against itself: each call fits its tool and is read back as it was written; else ``Unfit``.
+
+    With ``chosen`` gold says which tools are right and leaves all arguments out.
+    """
+    tools = {catalog[id_].name: catalog[id_] for id_ in example.tools}
+    where = f"{place}: row {example.id}"
+    for call in example.calls:
+        declared, required = parameters_of(tools[call.name]), required_of(tools[call.name])
+        for key in [*call.arguments, *call.accepted, *call.omittable]:
+            if key not in declared:
+                message = f"{where}: gold call of {call.name} has {key}, not one of {list(declared)}"
+                raise Unfit("gold has an argument that its tool does not declare", message)
+        for key in () if chosen else set(required) - set(call.arguments):
+            raise Unfit(
+                "gold lacks a required argument", f"{where}: gold call of {call.name} lacks required {key}; add it"
+            )
+    try:
+        read = parse(render(example.calls)) if example.calls else []
+    except ValueError as error:
+        raise Unfit("gold is no JSON", f"{where}: gold {error}") from error
+    if read != [ToolCall(call.name, call.arguments) for call in example.calls]:
+        raise Unfit(
+            "gold is not read back as written",
+            f"{where}: gold is not read back as written, but as {read}; mend its values",
+        )
 
 
 @dataclass(frozen=True)
@@ -228,9 +313,9 @@ class Corpus:
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             found = info.get("format") if isinstance(info, dict) else type(info).__name__
             raise ValueError(f"{path}:1: format is {found}, this version reads {FORMAT}; prepare the corpus again")
-        table = _read_parquet(folder / "tools.parquet", ["id", "tool", "family", "function", "wording"])
+        table = _read_tools(folder / "tools.parquet")
         tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in table}
-        kin = {row["id"]: Kin(row["family"], row["function"], row["wording"]) for row in table}
+        kin = {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in table}
         wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
         if wrong:
             raise ValueError(f"{folder / 'tools.parquet'}:1: tool {wrong[0]} does not hash to its id; prepare it again")
@@ -241,13 +326,55 @@ class Corpus:
         """Of every tool and row, as they were when written."""
         return self.info["fingerprint"]
 
-    def split(self, name: str) -> list[Example]:
-        """The rows of a split, in their stored order."""
+    def split(self, name: str) -> Examples:
+        """The rows of a split, in their stored order, each read when it is looked at."""
         if name not in self.info["rows"]:
             raise ValueError(f"{self.folder}: split is {name}; there are {', '.join(self.info['rows'])}")
-        columns = ("messages", "tools", "calls")
-        rows = _read_parquet(self.folder / f"{name}.parquet", _COLUMNS)
-        examples = [example_from_json(row | {c: json.loads(row[c]) for c in columns}) for row in rows]
+        return Examples(self.folder / f"{name}.arrow", self.tools)
+
+
+class Examples(Sequence[Example]):
+    """The rows of a split as a sequence over a file that is mapped into memory."""
+
+    def __init__(self, path: Path, catalog: Mapping[str, Tool]) -> None:
+        self.path, self.catalog, self.table = path, catalog, mapped(path)
+        _check_columns(path, self.table, ROWS)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Examples, (self.path, self.catalog)  # another process maps the file itself
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @overload
+    def __getitem__(self, place: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Example]: ...
+
+    def __getitem__(self, place: int | slice) -> Example | list[Example]:
+        if isinstance(place, slice):
+            start, stop, step = place.indices(len(self))
+            assert step == 1
+            return self.read(self.table.slice(start, max(0, stop - start)))
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self.read(self.table.slice(place % len(self), 1))[0]
+
+    def __iter__(self) -> Iterator[Example]:
+        for batch in self.table.to_batches():
+            yield from self.read(batch)
+
+    def tool_ids(self) -> list[str]:
+        """The tools that some row offers, sorted."""
+        flat = self.table["tools"].combine_chunks()
+        flat = flat if isinstance(flat, pa.Array) else flat.chunk(0)
+        return sorted(flat.flatten().unique().to_pylist())
+
+    def read(self, table: pa.Table | pa.RecordBatch) -> list[Example]:
+        """The examples of a part of the table."""
+        parsed = ({**row, **{key: json.loads(row[key]) for key in _JSON}} for row in table.to_pylist())
+        examples = [example_from_json(row) for row in parsed]
         for example in examples:
-            check(example, self.tools, str(self.folder / f"{name}.parquet"))
+            check(example, self.catalog, str(self.path))
         return examples

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from toolformer.records import Tool
 
 BUCKETS = 1 << 16
+KEPT = 4096  # rows of similarities that are kept
 
 
 def features(tools: Sequence[Tool]) -> csr_matrix:
@@ -40,18 +41,31 @@ def _text(tool: Tool) -> str:
 
 
 class Negatives:
-    """Similarities within one list of tools, worked out once; tools are told apart by id, never by name."""
+    """Similarities within one list of tools, worked out tool by tool; tools are told apart by id, never by name."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self.ids = [tool.id for tool in tools]
         self.place = {id_: i for i, id_ in enumerate(self.ids)}
-        rows = features(tools) if tools else csr_matrix((0, BUCKETS), dtype=np.float32)
-        self.similarity: np.ndarray = (rows @ rows.T).toarray()  # (n, n)
-        np.fill_diagonal(self.similarity, -1.0)
+        self._rows = features(tools) if tools else csr_matrix((0, BUCKETS), dtype=np.float32)
+        self._columns = self._rows.T.tocsr()
+        self._known: dict[int, np.ndarray] = {}
+
+    def similarity(self, place: int) -> np.ndarray:
+        """Of the tool at ``place`` to each tool of the list (n,), -1 to itself."""
+        if place not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            row = (self._rows[place] @ self._columns).toarray()[0]
+            row[place] = -1.0
+            self._known[place] = row
+        return self._known[place]
 
     def nearest(self, tool_id: str, among: Collection[str], count: int) -> list[str]:
         """The ``count`` ids of ``among`` most like ``tool_id``, nearest first; ties in the order of the list."""
-        row = self.similarity[self.place[tool_id]]
         places = np.array([self.place[id_] for id_ in among if id_ != tool_id], dtype=np.int64)
-        order = np.lexsort((places, -row[places]))[:count]
-        return [self.ids[place] for place in places[order]]
+        return [self.ids[place] for place in self.nearest_of(self.place[tool_id], places, count)]
+
+    def nearest_of(self, place: int, among: np.ndarray, count: int) -> np.ndarray:
+        """The same by places in the list."""
+        row = self.similarity(place)[among]
+        return among[np.lexsort((among, -row))[:count]]

@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from toolformer.data.audit import alike, leaks, refuse, shingles
+from toolformer.data.audit import leaks, refuse
 from toolformer.data.corpus import Corpus, Kin, request, reword, write_corpus
-from toolformer.data.corpus_rows import CorpusRows, without_tool
+from toolformer.data.corpus_rows import CorpusRows
+from toolformer.data.near import grams, near
 from toolformer.data.negatives import Negatives
+from toolformer.data.offers import without_tool
 from toolformer.data.sources import sgd
 from toolformer.records import Example
 
-BUILD = 1  # part of a corpus folder's name: raise it when the same data and rules give other rows
+BUILD = 2  # part of a corpus folder's name: raise it when the same data and rules give other rows
 # A row too much like one of an earlier split here is dropped from the later: tests are kept whole first.
 ORDER = ("test_unseen", "test_held_out", "test_seen", "validation", "train")
 STRATA = ("small_talk", "near_miss", "parameter_missing")
@@ -76,16 +78,34 @@ class Rules:
             raise ValueError(f"dev_validation + dev_test is {self.dev_validation + self.dev_test}; at most 1")
 
 
+@dataclass(frozen=True)
+class Dialogues:
+    """The corpus of the dialogues in ``root``; ``build`` prepares it on the first call and then finds it again."""
+
+    root: str | Path
+    corpora: str | Path
+    rules: Rules
+    progress: bool = True
+
+    def build(self, until: str = "write") -> Corpus:
+        """The corpus; it is made in one step."""
+        if until != "write":
+            raise ValueError(f"until is {until}; the corpus of SGD alone is made in one step, write")
+        folder = corpus_folder(self.root, self.corpora, self.rules)
+        if (folder / "corpus.json").is_file():
+            return Corpus.open(folder)
+        return prepare(self.root, folder, self.rules, self.progress)
+
+
 def rows(
     root: str | Path, corpora: str | Path, rules: Rules | None = None, *, seed: int = 0, progress: bool = True
 ) -> CorpusRows:
-    """The dialogues as training rows and frozen splits; the corpus is prepared on the first call and then found again.
+    """The dialogues as training rows and frozen splits.
 
     ``seed`` orders the batches only: runs with other seeds are tested on the same rows.
     """
     rules = rules or Rules()
-    folder = corpus_folder(root, corpora, rules)
-    corpus = Corpus.open(folder) if (folder / "corpus.json").is_file() else prepare(root, folder, rules, progress)
+    corpus = Dialogues(root, corpora, rules, progress).build()
     return CorpusRows(corpus, "train", seed, tool_missing_share=rules.tool_missing_share)
 
 
@@ -198,23 +218,19 @@ def _assign(
 
 
 def _distinct(
-    splits: Mapping[str, Sequence[Example]], near: float, set_aside: Counter[str]
+    splits: Mapping[str, Sequence[Example]], threshold: float, set_aside: Counter[str]
 ) -> dict[str, list[Example]]:
     """Each request once per split, and no request like one of a split that comes first in ``ORDER``."""
     kept: dict[str, list[Example]] = {}
     for name in ORDER:
         kept[name] = list({request(example).casefold(): example for example in splits[name]}.values())
         set_aside[f"{name}: request repeated"] += len(splits[name]) - len(kept[name])
-    grams = shingles([request(example) for name in ORDER for example in kept[name]])
-    ends = np.cumsum([0, *(len(kept[name]) for name in ORDER)]).tolist()
-    places = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(ORDER)}
     for i, name in enumerate(ORDER):
         for earlier in ORDER[:i]:
-            pairs = alike(grams[places[earlier]], grams[places[name]], near)
-            drop = {right for _, right, _ in pairs}
-            set_aside[f"{name}: request near one of {earlier}"] += len(drop)
-            stay = [k for k in range(len(kept[name])) if k not in drop]
-            kept[name], places[name] = [kept[name][k] for k in stay], places[name][stay]
+            left, right = (grams([request(example) for example in kept[split]]) for split in (earlier, name))
+            drop = near(left, right, threshold)
+            set_aside[f"{name}: request near one of {earlier}"] += int(drop.sum())
+            kept[name] = [example for example, gone in zip(kept[name], drop, strict=True) if not gone]
     return kept
 
 
@@ -271,7 +287,7 @@ class _Offers:
         rng = np.random.default_rng(seed)
         base = self.by_id[example.tools[0]]
         gold = self.at[base.family, self.rules.test_wording if split.startswith("test") else 0]
-        example = reword(example, base.tool, gold.tool)
+        example = reword(example, (base.tool, gold.tool))
         if split == "test_unseen":
             near, far = self.trained | self.unseen, self.unseen
         else:
@@ -295,11 +311,11 @@ class _Offers:
 
 
 def _audit(
-    splits: Mapping[str, Sequence[Example]], tools: Sequence[sgd.SourceTool], trained: set[str], near: float
+    splits: Mapping[str, Sequence[Example]], tools: Sequence[sgd.SourceTool], trained: set[str], threshold: float
 ) -> dict[str, Any]:
     """Counts of exact and near duplicates between splits; raises where there is one."""
     requests = {name: {example.id: request(example) for example in found} for name, found in splits.items()}
-    found, counts = leaks("request", requests, near)
+    found, counts = leaks("request", requests, threshold)
     refuse(found)
     catalog = {t.tool.id: t.tool for t in tools}
     names = {call.name for example in splits["test_unseen"] for call in example.calls}
@@ -308,9 +324,15 @@ def _audit(
     }
     taught = {t.tool.id: t.tool.text for t in tools if t.service in trained}
     schemas = {"train": taught, "test_unseen": {id_: catalog[id_].text for id_ in sorted(asked)}}
-    found, schema_counts = leaks("schema", schemas, near)
+    found, schema_counts = leaks("schema", schemas, threshold)
     refuse(found)
     shared = names & {catalog[id_].name for id_ in taught}
     if shared:
         raise ValueError(f"corpus: tool name {min(shared)} is trained on and unseen; qualify it by its service")
-    return {"near": near, "requests": counts, "schemas": schema_counts, "unseen_tools": len(asked), "shared_names": 0}
+    return {
+        "near": threshold,
+        "requests": counts,
+        "schemas": schema_counts,
+        "unseen_tools": len(asked),
+        "shared_names": 0,
+    }

@@ -63,7 +63,8 @@ def prediction(case: Case, answer: Answer, row: Row) -> dict[str, Any]:
         out["malformed"] = f"{row.predicted.reason} at {row.predicted.position}"
     else:
         out["predicted"] = [call_to_json(call) for call in row.predicted]
-    out |= {"text": answer.text, "tools": [tool.name for tool in case.tools], "stratum": case.example.stratum}
+    out |= {"text": answer.text, "tools": [tool.name for tool in case.tools]}
+    out |= {"source": case.example.source, "stratum": case.example.stratum}
     if not answer.finished:
         out["truncated"] = True
     return out | {"outcome": row_outcome(row)}

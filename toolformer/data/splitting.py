@@ -1,0 +1,326 @@
+"""In: all rows of all sources, and the rules. Out: for each row the split that it is in, or why it is in none.
+
+Tools first: a group of tools is trained on, kept for validation, kept unseen, or belongs to a source that only
+evaluates. Then rows, by the tools that they are about and by what is asked; last, a row too much like one of a split
+that comes earlier in ``ORDER`` is dropped, so tests are kept whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toolformer.data.catalog import Catalog, codes
+from toolformer.data.near import Grams, alike, clusters, joined, ranges
+from toolformer.data.reading import gram_sets
+from toolformer.data.rules import ORDER, Rules, Use
+
+TRAINED, VALIDATION, UNSEEN, RESERVED = range(4)  # what a group of tools is for, as in ``Kin.use``
+USES = ("trained", "validation", "unseen", "evaluation")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A list of numbers for each row: those of row i are ``values[starts[i]:starts[i + 1]]``."""
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The length of each list."""
+        return np.diff(self.starts)
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The row of each value."""
+        return np.repeat(np.arange(len(self.starts) - 1), self.sizes)
+
+    def any(self, flags: np.ndarray) -> np.ndarray:
+        """For each row whether some of its values is flagged."""
+        return np.bincount(self.owners[flags[self.values]], minlength=len(self.starts) - 1) > 0
+
+    def all(self, flags: np.ndarray) -> np.ndarray:
+        """For each row whether all of its values are flagged; true of an empty list."""
+        return ~self.any(~flags)
+
+    def of(self, row: int) -> np.ndarray:
+        """The list of one row."""
+        return self.values[self.starts[row] : self.starts[row + 1]]
+
+
+class Pile:
+    """The rows of all sources, one after another, as columns of numbers."""
+
+    def __init__(self, names: Sequence[str], tables: Sequence[pa.Table], catalog: Catalog) -> None:
+        self.names, self.catalog = tuple(names), catalog
+        self.table = pa.concat_tables(tables)
+        self.source = np.repeat(np.arange(len(names)), [table.num_rows for table in tables])
+        self.upstream = self.table["upstream"].dictionary_encode().unify_dictionaries()
+        self.called, self.offered = self._lists("gold"), self._lists("tools")
+        one = self.offered.sizes == 1
+        about = np.where(self.called.sizes > 0, self.called.sizes, one)
+        owners = np.where(self.called.sizes > 0, self.called.starts[:-1], self.offered.starts[:-1])
+        values = np.where(
+            np.repeat(self.called.sizes > 0, about),
+            self.called.values[np.minimum(ranges(owners, about), len(self.called.values) - 1)]
+            if len(self.called.values)
+            else 0,
+            self.offered.values[np.minimum(ranges(owners, about), len(self.offered.values) - 1)]
+            if len(self.offered.values)
+            else 0,
+        )
+        # what a row is about: the tools that it calls, or the only one that it offers
+        self.about = Lists(values.astype(np.int64), np.concatenate([[0], np.cumsum(about)]))
+        self.pattern = _codes(self.table["pattern"])
+        self.stratum = np.asarray(self.table["stratum"].to_pylist(), dtype=object)
+        self.said: Grams = gram_sets(self.table["grams"])
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def _lists(self, column: str) -> Lists:
+        flat = self.table[column].combine_chunks()
+        flat = flat if isinstance(flat, pa.Array) else flat.chunk(0)
+        starts = flat.offsets.to_numpy().astype(np.int64)
+        return Lists(self.catalog.places(flat.flatten()), starts - starts[0])
+
+    def of_upstream(self, source: int, splits: Sequence[str]) -> np.ndarray:
+        """Whether each row is of one of a source's upstream splits."""
+        return (self.source == source) & np.asarray(
+            pc.is_in(self.table["upstream"], value_set=pa.array(list(splits), pa.string()))
+        )
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for each text, -1 for the empty one."""
+    encoded = column.combine_chunks().dictionary_encode()
+    encoded = encoded if isinstance(encoded, pa.Array) else encoded.chunk(0)
+    found = encoded.indices.to_numpy().astype(np.int64)
+    empty = pc.index(encoded.dictionary, "").as_py()
+    return np.where(found == empty, -1, found)
+
+
+def share(keys: np.ndarray, seed: int, what: int) -> np.ndarray:
+    """A number in [0, 1) for each key (uint64): a function of key, seed and what is decided. Splitmix64."""
+    mixed = keys.astype(np.uint64) + np.uint64((seed * 1_000_003 + what + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+class Splits:
+    """Where each row goes: ``split[i]`` is a place in ``ORDER``, or -1 and ``reasons[why[i]]`` says why."""
+
+    def __init__(self, rows: int) -> None:
+        self.split = np.full(rows, -1, dtype=np.int8)
+        self.why = np.full(rows, -1, dtype=np.int32)
+        self.reasons: list[str] = []
+
+    def put(self, rows: np.ndarray, split: str) -> None:
+        """Rows (bool) into a split, those that are in none and were not set aside."""
+        self.split[rows & (self.split < 0) & (self.why < 0)] = ORDER.index(split)
+
+    def drop(self, rows: np.ndarray, reason: str) -> None:
+        """Rows (bool) set aside, but for those that were before."""
+        rows = rows & (self.why < 0)
+        if rows.any():
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+            self.why[rows] = self.reasons.index(reason)
+            self.split[rows] = -1
+
+    def of(self, split: str) -> np.ndarray:
+        """Which rows (bool) are in a split."""
+        return self.split == ORDER.index(split)
+
+
+def split_rows(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules: Rules) -> tuple[Splits, np.ndarray]:
+    """The split of each row, and what each tool is for (``TRAINED``, ...)."""
+    splits = Splits(len(pile))
+    purpose = purposes(pile, uses, evaluates, rules)
+    evaluating = np.array(evaluates, dtype=bool)[pile.source]
+    for number, use in enumerate(uses):
+        if evaluates[number]:
+            splits.put(pile.source == number, use.split)
+    ids = pile.table["id"].combine_chunks().dictionary_encode()
+    ids = ids if isinstance(ids, pa.Array) else ids.chunk(0)
+    splits.drop(~_first(ids.indices.to_numpy(), np.ones(len(pile), bool)), "its id is that of an earlier row")
+    splits.drop(
+        ~evaluating & pile.about.any(purpose == RESERVED), "a tool of it belongs to a source that only evaluates"
+    )
+    several = pile.about.sizes > 0
+    for kind, split in ((UNSEEN, "test_unseen"), (VALIDATION, "validation")):
+        some, whole = pile.about.any(purpose == kind), pile.about.all(purpose == kind)
+        splits.put(several & whole, split)
+        splits.drop(some & ~whole & ~evaluating, f"only some of its tools are kept for {split}")
+    _tests_of_trained_tools(pile, uses, rules, splits)
+    splits.put(np.ones(len(pile), bool), "train")
+    _patterns(pile, splits)
+    _once(pile, evaluating, splits)
+    _apart(pile, rules, splits)
+    _taught(pile, splits)
+    _sampled(pile, evaluating, rules, splits)
+    return splits, purpose
+
+
+def purposes(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules: Rules) -> np.ndarray:
+    """What each tool of the catalog is for; the same for all tools of a group."""
+    catalog = pile.catalog
+    kind = np.full(len(catalog), TRAINED)  # by group: looked up at a group's first tool
+    groups = catalog.groups
+    keys = np.array([int(tool.id, 16) for tool in catalog.tools], dtype=np.uint64)
+    smallest = np.full(len(catalog), np.iinfo(np.uint64).max)
+    np.minimum.at(smallest, groups, keys)
+    owned = [set() for _ in range(len(catalog))]
+    for place, owners in enumerate(catalog.owners):
+        owned[groups[place]] |= owners
+    known = np.zeros(len(catalog), dtype=bool)
+    for number, use in enumerate(uses):
+        mine = pile.source == number
+        if evaluates[number]:
+            continue
+        learned = pile.of_upstream(number, use.trained) if use.trained else mine & ~pile.of_upstream(number, use.tested)
+        known[groups[pile.about.values[learned[pile.about.owners]]]] = True
+    for number, use in enumerate(uses):
+        tested = pile.of_upstream(number, use.tested)[pile.about.owners]
+        new = groups[pile.about.values[tested]]
+        kind[new[~known[new]]] = UNSEEN
+    lone = [len(owners) == 1 for owners in owned]
+    held = np.array([uses[min(owners)].held_back if one else 0.0 for owners, one in zip(owned, lone, strict=True)])
+    kind[(kind == TRAINED) & (share(smallest, rules.seed, 0) < held)] = UNSEEN
+    kind[(kind == TRAINED) & (share(smallest, rules.seed, 1) < rules.validation_tools)] = VALIDATION
+    for place, owners in enumerate(owned):
+        if any(evaluates[number] for number in owners):
+            kind[place] = RESERVED
+    return kind[groups]
+
+
+def _tests_of_trained_tools(pile: Pile, uses: Sequence[Use], rules: Rules, splits: Splits) -> None:
+    """Held-out patterns, seen requests and validation, of the rows whose tools are trained on.
+
+    Requests that are alike go the same way, and so do, for held-out, those of one pattern.
+    """
+    free = (splits.split < 0) & (splits.why < 0)
+    alike_ = np.arange(len(pile))
+    rows = np.flatnonzero(free)
+    alike_[rows] = rows[clusters(pile.said.take(rows), rules.near)]
+    wide = alike_.copy()
+    named = free & (pile.pattern >= 0)
+    first = np.full(len(pile) + 1, len(pile))
+    np.minimum.at(first, pile.pattern[named], np.flatnonzero(named))
+    wide = joined(wide, np.flatnonzero(named), first[pile.pattern[named]])
+    keys = np.minimum.reduceat(pile.said.values, pile.said.starts[:-1])  # of what is said, wherever the row stands
+    size = np.bincount(wide[free], minlength=len(pile))
+    for number, use in enumerate(uses):
+        mine = free & (pile.source == number)
+        count = int(mine.sum())
+        if not count:
+            continue
+        upstream = mine & pile.of_upstream(number, use.tested)
+        splits.put(upstream, "test_held_out")  # or seen: _patterns tells them apart
+        mine &= ~upstream
+        limit = rules.most_rows / count
+        if not use.tested:
+            small = size[wide] <= max(1, count // 100)  # a pattern of many rows is worth training on
+            splits.put(mine & small & (share(keys[wide], rules.seed, 2) < min(rules.held_out, limit)), "test_held_out")
+            splits.put(mine & (share(keys[alike_], rules.seed, 3) < min(rules.seen, limit)), "test_seen")
+        splits.put(mine & (share(keys[alike_], rules.seed, 4) < min(rules.validation, limit)), "validation")
+
+
+def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Whether a row (of those ``among``) is the first with its key."""
+    rows = np.flatnonzero(among)
+    _, places = np.unique(keys[rows], return_index=True)
+    out = np.zeros(len(keys), dtype=bool)
+    out[rows[places]] = True
+    return out
+
+
+def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
+    """Each request once in a split; in a source that only evaluates, once with the same tools and calls."""
+    mixed = (share(pile.said.values, 0, 9) * 2**53).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    said = np.add.reduceat(mixed, pile.said.starts[:-1]) + pile.said.sizes.astype(np.uint64)
+    rest = np.array(
+        [hash_ if one else 0 for hash_, one in zip(_row_codes(pile, evaluating), evaluating, strict=True)],
+        dtype=np.uint64,
+    )
+    for number, name in enumerate(ORDER):
+        mine = splits.split == number
+        key = said * np.uint64(31) + rest
+        splits.drop(mine & ~_first(key, mine), f"{name}: request repeated")
+
+
+def _row_codes(pile: Pile, rows: np.ndarray) -> np.ndarray:
+    """A number for tools and calls of each of ``rows``."""
+    out = np.zeros(len(pile), dtype=np.int64)
+    places = np.flatnonzero(rows)
+    part = pile.table.take(places)
+    out[places] = 1 + codes(
+        f"{sorted(tools)}{calls}"
+        for tools, calls in zip(part["tools"].to_pylist(), part["calls"].to_pylist(), strict=True)
+    )
+    return out
+
+
+def _apart(pile: Pile, rules: Rules, splits: Splits) -> None:
+    """No request like one of an earlier split."""
+    for number, name in enumerate(ORDER[1:], start=1):
+        mine = np.flatnonzero(splits.split == number)
+        before = np.flatnonzero((splits.split >= 0) & (splits.split < number))
+        nearest = np.full(len(mine), len(ORDER))
+        for i, j, _ in alike(pile.said.take(before), pile.said.take(mine), rules.near):
+            np.minimum.at(nearest, j, splits.split[before[i]])
+        for earlier, other in enumerate(ORDER[:number]):
+            drop = np.zeros(len(pile), dtype=bool)
+            drop[mine[nearest == earlier]] = True
+            splits.drop(drop, f"{name}: request near one of {other}")
+
+
+def _taught(pile: Pile, splits: Splits) -> None:
+    """Tests of trained tools without the rows whose tools training never calls."""
+    families = pile.catalog.families
+    taught = np.zeros(families.max() + 1 if len(families) else 0, dtype=bool)
+    taught[families[pile.called.values[splits.of("train")[pile.called.owners]]]] = True
+    known = pile.called.all(taught[families])
+    for name in ("test_held_out", "test_seen"):
+        splits.drop(splits.of(name) & ~known, f"{name}: training never calls a tool of it")
+
+
+def _patterns(pile: Pile, splits: Splits) -> None:
+    """A held-out row whose pattern training has is a seen one."""
+    named = pile.pattern >= 0
+    learned = np.zeros(pile.pattern.max(initial=0) + 1, dtype=bool)
+    learned[pile.pattern[splits.of("train") & named]] = True
+    splits.split[splits.of("test_held_out") & named & learned[pile.pattern]] = ORDER.index("test_seen")
+
+
+def _sampled(pile: Pile, evaluating: np.ndarray, rules: Rules, splits: Splits) -> None:
+    """At most ``most_rows`` calls of a source in an evaluation split, and rows without a call in equal parts."""
+    order = share(np.minimum.reduceat(pile.said.values, pile.said.starts[:-1]), rules.seed, 5)
+    calls = pile.called.sizes > 0
+    for name in ORDER[:-1]:
+        for number in range(len(pile.names)):
+            mine = splits.of(name) & (pile.source == number) & ~evaluating
+            if not mine.any():
+                continue
+            strata = Counter(pile.stratum[mine & ~calls])
+            kept = _lowest(mine & calls, order, rules.most_rows)
+            among = int(kept.sum()) or rules.most_rows
+            total = round(among * rules.no_call_share / (1 - rules.no_call_share))
+            for stratum in sorted(strata):
+                kept |= _lowest(mine & ~calls & (pile.stratum == stratum), order, -(-total // len(strata)))
+            splits.drop(mine & ~kept, f"{name}: not sampled")
+
+
+def _lowest(rows: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` of ``rows`` (bool) that come first by ``order``."""
+    places = np.flatnonzero(rows)
+    out = np.zeros(len(rows), dtype=bool)
+    out[places[np.argsort(order[places], kind="stable")[:count]]] = True
+    return out
