@@ -130,7 +130,7 @@ def corpus_that_is_not_there(folder):
 @case("corpus.json:2: not JSON", "prepare the corpus again")
 def corpus_description_that_is_broken_json(folder):
     write(folder, ROW)
-    (folder / "corpus/corpus.json").write_text('{"format": 1,\n"rows": }')
+    (folder / "corpus/corpus.json").write_text('{"format": 2,\n"rows": }')
     return lambda: open_corpus(folder)
 
 
@@ -149,13 +149,17 @@ def catalog_that_is_cut_off(folder):
     return lambda: open_corpus(folder)
 
 
-@case("train.parquet", "column id is missing", "prepare it again")
+@case("train.arrow", "column id is missing", "prepare it again")
 def rows_without_a_column(folder):
     corpus = write(folder, ROW)
     import pyarrow
-    import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), corpus.folder / "train.parquet")
+    table = pyarrow.table({"text": ["a"]})
+    with (
+        pyarrow.OSFile(str(corpus.folder / "train.arrow"), "wb") as file,
+        pyarrow.ipc.new_file(file, table.schema) as sink,
+    ):
+        sink.write_table(table)
     return lambda: open_corpus(folder).split("train")
 
 
@@ -199,21 +203,21 @@ def split_that_is_not_there(folder):
 
 @case("nothing: holds no SGD data", "make data")
 def folder_without_the_dialogues(folder):
-    return lambda: prepare([f"data.root={folder}/nothing", "download=false"])
+    return lambda: prepare(["corpus=sgd", f"corpus.root={folder}/nothing", "download=false"])
 
 
 @case("schema.json:1: not JSON", "download the file again")
 def dialogues_that_are_broken_json(folder):
     (folder / "sgd/train").mkdir(parents=True)
     (folder / "sgd/train/schema.json").write_text("[{]")
-    return lambda: prepare([f"data.root={folder}", "download=false"])
+    return lambda: prepare(["corpus=sgd", f"corpus.root={folder}", "download=false"])
 
 
-@case("data.rules: held_back is 1.5", "less than 1")
+@case("corpus.rules: held_back is 1.5", "less than 1")
 def share_above_one(folder):
     (folder / "sgd/train").mkdir(parents=True)
     (folder / "sgd/train/schema.json").write_text("[]")
-    return lambda: prepare([f"data.root={folder}", "data.rules.held_back=1.5", "download=false"])
+    return lambda: prepare(["corpus=sgd", f"corpus.root={folder}", "corpus.rules.held_back=1.5", "download=false"])
 
 
 def world(folder: Path, domain: str, **settings: Any) -> Action:
@@ -597,7 +601,7 @@ def test_there_are_enough_kinds():
     ("command", "parts"),
     [
         (["report", "run=nowhere"], ["nowhere: no such run folder"]),
-        (["prepare", "data.root=nowhere", "download=false"], ["nowhere: holds no SGD data"]),
+        (["prepare", "corpus=sgd", "corpus.root=nowhere", "download=false"], ["nowhere: holds no SGD data"]),
     ],
 )
 def test_as_a_process(command: list[str], parts: list[str], tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ class _Side(NamedTuple):
     sizes: np.ndarray  # of the sets, members that nobody shares included
     members: np.ndarray  # of the prefixes, sorted
     owners: np.ndarray  # whose prefix it is
+    left: np.ndarray  # members of the owner's set from it on: at most so many can be shared if it is the first shared
 
 
 def _sides(left: Grams, right: Grams | None, threshold: float) -> list[_Side]:
@@ -107,11 +109,12 @@ def _side(side: Grams, ranks: np.ndarray, members: int, threshold: float) -> _Si
     starts = np.concatenate([[0], np.cumsum(kept)])
     matrix = csr_matrix((np.ones(len(ranks), np.float32), ranks, starts), shape=(len(sizes), members))
     # two sets that overlap by t * n share one of the first n - ceil(t * n) + 1 members, in any order common to all
-    prefix = sizes - np.ceil(threshold * sizes - EPS).astype(np.int64) + 1 - (sizes - kept)
-    prefix = np.clip(prefix, 0, kept)
+    alone = sizes - kept  # those that nobody shares come before all others
+    prefix = np.clip(sizes - np.ceil(threshold * sizes - EPS).astype(np.int64) + 1 - alone, 0, kept)
     places = ranges(starts[:-1], prefix)
     by_member = np.argsort(ranks[places], kind="stable")
-    return _Side(matrix, sizes, ranks[places][by_member], owners[places][by_member])
+    places = places[by_member]
+    return _Side(matrix, sizes, ranks[places], owners[places], starts[1:][owners[places]] - places)
 
 
 def _candidates(left: _Side, right: _Side, threshold: float, same: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -125,12 +128,13 @@ def _candidates(left: _Side, right: _Side, threshold: float, same: bool) -> Iter
     while start < len(counts):
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS, "right")))
-        i = np.repeat(left.owners[start:stop], counts[start:stop])
-        j = right.owners[ranges(low[start:stop], counts[start:stop])]
+        one = np.repeat(np.arange(start, stop), counts[start:stop])
+        two = ranges(low[start:stop], counts[start:stop])
         start = stop
-        small, large = left.sizes[i], right.sizes[j]
-        small, large = np.minimum(small, large), np.maximum(small, large)
-        keep = small >= threshold * large - EPS
+        i, j = left.owners[one], right.owners[two]
+        # of n and m members, at least t / (1 + t) * (n + m) are shared
+        enough = threshold / (1 + threshold) * (left.sizes[i] + right.sizes[j]) - EPS
+        keep = np.minimum(left.left[one], right.left[two]) >= enough
         yield i[keep], j[keep]
 
 
@@ -190,8 +194,11 @@ def clusters(texts: Grams, threshold: float) -> np.ndarray:
     if not len(labels):
         return labels
     (side,) = _sides(texts, None, threshold)
-    for i, j in _candidates(side, side, threshold, same=True):
-        apart = labels[i] != labels[j]  # those of one cluster need no comparison
+    # neighbours in the index first: most clusters are whole after that, and inside one nothing is compared
+    beside = np.flatnonzero(side.members[1:] == side.members[:-1])
+    first = [(side.owners[beside], side.owners[beside + 1])]
+    for i, j in chain(first, _candidates(side, side, threshold, same=True)):
+        apart = labels[i] != labels[j]
         i, j, _ = _similar(side, side, *_once(i[apart], j[apart], len(labels)), threshold)
         labels = joined(labels, i, j)
     return labels
