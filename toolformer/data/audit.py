@@ -5,6 +5,7 @@ Near means: the sets of their 5-token sequences overlap by at least a threshold 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolformer.data.catalog import Catalog
-from toolformer.data.corpus import Examples, request
+from toolformer.data.corpus import Examples
 from toolformer.data.near import Grams, grams, pairs
 
 
@@ -75,14 +76,7 @@ def audit_splits(folder: Path, names: Sequence[str], catalog: Catalog, near: flo
     """
     tools = {tool.id: tool for tool in catalog.tools}
     splits = {name: Examples(folder / f"{name}.arrow", tools) for name in names}
-    texts = {}
-    for name, rows in splits.items():
-        ids, parts = [], []
-        for batch in rows.table.to_batches():
-            portion = rows.read(batch)
-            ids += [example.id for example in portion]
-            parts.append(grams([request(example) for example in portion]))
-        texts[name] = ids, _stacked(parts)
+    texts = {name: _said(rows) for name, rows in splits.items()}
     found, requests = between("request", texts, near)
     refuse(found)
     trained = _trained(splits["train"], catalog)
@@ -106,12 +100,15 @@ def audit_splits(folder: Path, names: Sequence[str], catalog: Catalog, near: flo
     return {"near": near, "requests": requests, "schemas": counts, "unseen_tools": len(asked), "shared_names": 0}
 
 
-def _stacked(parts: Sequence[Grams]) -> Grams:
-    sizes = [part.sizes for part in parts]
-    values = [part.values for part in parts]
-    if not parts:
-        return Grams(np.empty(0, np.uint64), np.zeros(1, np.int64))
-    return Grams(np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(sizes))]))
+def _said(rows: Examples) -> tuple[list[str], Grams]:
+    """The ids of a split's rows and the token sequences of their requests."""
+    ids, values, sizes = [], [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+    for batch in rows.table.select(["id", "messages"]).to_batches():
+        ids += batch["id"].to_pylist()
+        said = grams(["\n".join(turn["content"] for turn in json.loads(row)) for row in batch["messages"].to_pylist()])
+        values.append(said.values)
+        sizes.append(said.sizes)
+    return ids, Grams(np.concatenate(values), np.cumsum(np.concatenate(sizes)))
 
 
 def _trained(rows: Examples, catalog: Catalog) -> list[str]:

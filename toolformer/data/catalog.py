@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +60,24 @@ def codes(values: Iterable[str]) -> np.ndarray:
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)
 
 
-def build_catalog(names: Sequence[str], tables: Sequence[pa.Table], near: float) -> Catalog:
-    """The catalog of the sources' tables ``tools.arrow``; what the first of them says of a tool stays."""
+def write_catalog(folder: Path, names: Sequence[str], tables: Sequence[pa.Table], near: float) -> None:
+    """Work out the groups of the sources' tables ``tools.arrow``: tools of one family, of one name, or nearly alike."""
+    tools, kin, _ = _merged(names, tables)
+    groups = clusters(grams([tool.text for tool in tools]), near)
+    for key in (codes(tool.name.casefold() for tool in tools), codes(k.family for k in kin)):
+        first = np.full(len(tools), len(tools))
+        np.minimum.at(first, key, np.arange(len(tools)))
+        groups = joined(groups, np.arange(len(tools)), first[key])
+    np.save(folder / "groups.npy", groups)
+
+
+def read_catalog(folder: Path, names: Sequence[str], tables: Sequence[pa.Table]) -> Catalog:
+    """The catalog of the sources' tables with the groups that ``write_catalog`` found."""
+    return Catalog(*_merged(names, tables), np.load(folder / "groups.npy"))
+
+
+def _merged(names: Sequence[str], tables: Sequence[pa.Table]) -> tuple[list[Tool], list[Kin], list[set[int]]]:
+    """Every tool once; what the first source says of it stays."""
     places: dict[str, int] = {}
     tools: list[Tool] = []
     kin: list[Kin] = []
@@ -73,9 +90,4 @@ def build_catalog(names: Sequence[str], tables: Sequence[pa.Table], near: float)
                 kin.append(Kin(row["family"], row["function"], row["wording"], row["domain"], name))
                 owners.append(set())
             owners[places[row["id"]]].add(number)
-    groups = clusters(grams([tool.text for tool in tools]), near)
-    for key in (codes(tool.name.casefold() for tool in tools), codes(k.family for k in kin)):
-        first = np.full(len(tools), len(tools))
-        np.minimum.at(first, key, np.arange(len(tools)))
-        groups = joined(groups, np.arange(len(tools)), first[key])
-    return Catalog(tools, kin, owners, groups)
+    return tools, kin, owners

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +17,8 @@ from typing import Any, NamedTuple, overload
 import pyarrow as pa
 
 from toolformer.calls import parse, render
-from toolformer.data.tables import PORTION, TableWriter, mapped
+from toolformer.data.steps import replaced
+from toolformer.data.tables import PORTION, TableWriter, mapped, one_array
 from toolformer.records import (
     Example,
     Tool,
@@ -187,26 +186,20 @@ def write_tables(
         raise ValueError(
             f"{folder}: the catalog has {len(tools)} tools with {len(catalog)} ids; drop the repeated ones"
         )
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        _write_tools(temporary / "tools.parquet", catalog, kin)
+
+    def fill(part: Path) -> None:
+        _write_tools(part / "tools.parquet", catalog, kin)
         rows = {}
         for name, batches in splits.items():
-            with TableWriter(temporary / f"{name}.arrow", ROWS) as table:
+            with TableWriter(part / f"{name}.arrow", ROWS) as table:
                 for batch in batches:
                     table.add_batch(batch)
             rows[name] = table.written
-        lines = {name: _lines(mapped(temporary / f"{name}.arrow")) for name in rows}
-        digest = _digest(catalog.values(), lines)
-        info = {"format": FORMAT, "fingerprint": digest, "tools": len(catalog), "rows": rows, **meta(temporary)}
-        (temporary / "corpus.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Corpus.open(folder)
+        digest = _digest(catalog.values(), {name: _lines(mapped(part / f"{name}.arrow")) for name in rows})
+        info = {"format": FORMAT, "fingerprint": digest, "tools": len(catalog), "rows": rows, **meta(part)}
+        (part / "corpus.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
+
+    return Corpus.open(replaced(folder, fill))
 
 
 def _write_tools(path: Path, catalog: Mapping[str, Tool], kin: Mapping[str, Kin]) -> None:
@@ -367,9 +360,7 @@ class Examples(Sequence[Example]):
 
     def tool_ids(self) -> list[str]:
         """The tools that some row offers, sorted."""
-        flat = self.table["tools"].combine_chunks()
-        flat = flat if isinstance(flat, pa.Array) else flat.chunk(0)
-        return sorted(flat.flatten().unique().to_pylist())
+        return sorted(one_array(self.table["tools"]).flatten().unique().to_pylist())
 
     def read(self, table: pa.Table | pa.RecordBatch) -> list[Example]:
         """The examples of a part of the table."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from toolformer.data.tables import one_array
 
 CYCLE = 1024
 
@@ -70,10 +73,9 @@ class Mixture:
 
 def _groups(table: pa.Table, temperature: float, no_call_share: float) -> tuple[list[np.ndarray], list[float]]:
     """Rows by source and by whether they have a call, and the weight of each group."""
-    encoded = table["source"].combine_chunks().dictionary_encode()
-    encoded = encoded if isinstance(encoded, pa.Array) else encoded.chunk(0)
+    encoded = one_array(table["source"]).dictionary_encode()
     sources = encoded.indices.to_numpy()
-    called = np.asarray(table["calls"].combine_chunks().to_numpy(zero_copy_only=False) != "[]")
+    called = np.asarray(pc.not_equal(table["calls"], "[]"))
     groups, weights = [], []
     for source in range(len(encoded.dictionary)):
         mine = sources == source

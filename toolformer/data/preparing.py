@@ -24,6 +24,7 @@ from toolformer.data.near import grams, near
 from toolformer.data.negatives import Negatives
 from toolformer.data.offers import without_tool
 from toolformer.data.sources import sgd
+from toolformer.data.steps import alone
 from toolformer.records import Example
 
 BUILD = 2  # part of a corpus folder's name: raise it when the same data and rules give other rows
@@ -92,9 +93,10 @@ class Dialogues:
         if until != "write":
             raise ValueError(f"until is {until}; the corpus of SGD alone is made in one step, write")
         folder = corpus_folder(self.root, self.corpora, self.rules)
-        if (folder / "corpus.json").is_file():
+        if folder.is_dir():
             return Corpus.open(folder)
-        return prepare(self.root, folder, self.rules, self.progress)
+        with alone(Path(self.corpora)):
+            return Corpus.open(folder) if folder.is_dir() else prepare(self.root, folder, self.rules, self.progress)
 
 
 def rows(

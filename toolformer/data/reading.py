@@ -5,12 +5,18 @@ A row is kept only if gold scores 1 against itself: every call fits its tool and
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import replace
 from functools import lru_cache
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +24,8 @@ import pyarrow as pa
 from toolformer.data.corpus import ROWS, Unfit, check, check_gold, columns, request
 from toolformer.data.near import Grams, grams
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
-from toolformer.data.tables import TableWriter
+from toolformer.data.steps import made
+from toolformer.data.tables import TableWriter, one_array
 from toolformer.records import Example, Tool, example_to_json, tool_to_json
 from toolformer.schemas import validate
 
@@ -43,6 +50,73 @@ TOOLS = pa.schema(
         ("wording", pa.int64()),
     ]
 )
+
+
+class Job(NamedTuple):
+    """A source, its folder, and where its rows go."""
+
+    source: Source
+    folder: Path
+    out: Path
+
+    def run(self, progress: Callable[[int], object]) -> None:
+        """Read the source; the folder is there when all of it was read."""
+        gc.disable()  # a third of the time went into looking for cycles among parsed rows, which have none
+        try:
+            made(self.out, lambda part: read_source(self.source, self.folder, part, progress))
+        finally:
+            gc.enable()
+
+
+def read_all(jobs: Sequence[Job], workers: int, progress: bool) -> None:
+    """Read sources, ``workers`` at a time, the largest first."""
+    from tqdm import tqdm
+
+    def size(job: Job) -> int:
+        return sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
+
+    ordered = sorted(jobs, key=size, reverse=True)
+    with tqdm(desc="read", unit="row", disable=not progress or not jobs) as bar:
+        if workers == 1 or len(jobs) < 2:
+            for number, job in enumerate(ordered, start=1):
+                bar.set_postfix_str(f"{job.source.name}, {number} of {len(jobs)} sources")
+                job.run(bar.update)
+            return
+        fresh = get_context("spawn")  # nothing of this process, and none of its threads, in the workers
+        counter = fresh.Value("q", 0)
+        with ProcessPoolExecutor(workers, fresh, _begin, (counter,)) as pool:
+            running = {pool.submit(_run, job) for job in ordered}
+            while running:
+                done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                bar.update(counter.value - bar.n)
+                bar.set_postfix_str(f"{len(jobs) - len(running)} of {len(jobs)} sources")
+                for job in done:
+                    job.result()
+
+
+_counter: Any = None  # in a worker: rows read by all of them
+
+
+def _begin(counter: Any) -> None:
+    """A worker ends with the process that started it, even when that is killed."""
+    global _counter
+    _counter = counter
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _run(job: Job) -> None:
+    def count(rows: int) -> None:
+        with _counter.get_lock():
+            _counter.value += rows
+
+    job.run(count)
 
 
 def read_source(source: Source, folder: Path, out: Path, progress: Callable[[int], object] = lambda rows: None) -> None:
@@ -71,7 +145,7 @@ def read_source(source: Source, folder: Path, out: Path, progress: Callable[[int
                 aside.add([source.name], [row.place], [row.reason], [row.text])
                 counts[row.reason] += 1
             if kept:
-                rows.add(*_columns(kept))
+                rows.add(*_columns(kept, source.name))
             progress(len(found))
     for offered in source.tools(folder) if source.tools else ():
         tools.known(offered)
@@ -94,13 +168,13 @@ def _chunks(rows: Iterator[Found | SetAside]) -> Iterator[list[Found | SetAside]
         yield chunk
 
 
-def _columns(kept: list[tuple[Found, tuple[str, ...]]]) -> list[Any]:
+def _columns(kept: list[tuple[Found, tuple[str, ...]]], name: str) -> list[Any]:
     """The columns of ``READ``."""
     examples = [row.example for row, _ in kept]
     said: Grams = grams([request(example) for example in examples])
     lists = pa.ListArray.from_arrays(pa.array(said.starts, pa.int32()), pa.array(said.values))
     return [
-        *columns(examples),
+        *columns([replace(example, source=name) for example in examples]),
         [row.place for row, _ in kept],
         [row.upstream for row, _ in kept],
         [list(gold) for _, gold in kept],
@@ -169,7 +243,6 @@ def _validator(tool: Tool) -> Any:
 
 def gram_sets(column: pa.ChunkedArray) -> Grams:
     """The column ``grams`` of a table as sets."""
-    flat = column.combine_chunks()
-    flat = flat if isinstance(flat, pa.ListArray) else flat.chunk(0)
+    flat = one_array(column)
     starts = flat.offsets.to_numpy().astype(np.int64)
     return Grams(flat.values.to_numpy()[starts[0] : starts[-1]], starts - starts[0])

@@ -14,6 +14,7 @@ SHARES = ("held_out", "seen", "validation", "validation_tools", "no_call_share",
 class Use:
     """How the rows of one source are used.
 
+    ``folder`` is where they are; ``module`` holds its ``SOURCE``, where that is not toolformer.data.sources.<name>.
     ``tested`` are the upstream splits that are tests; a tool that only they use, and none of ``trained`` (all others
     where empty), is unseen. ``held_back`` of its groups of tools are unseen too. ``split`` is where the rows of a
     source that only evaluates go. ``as_upstream`` leaves the tools on offer as upstream has them. ``tolerance`` is the
@@ -27,6 +28,7 @@ class Use:
     split: str = "test_unseen"
     as_upstream: bool = False
     tolerance: float = 0.02
+    module: str = ""
 
     def __post_init__(self) -> None:
         for name in ("tested", "trained"):

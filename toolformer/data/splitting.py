@@ -7,9 +7,10 @@ that comes earlier in ``ORDER`` is dropped, so tests are kept whole.
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from toolformer.data.catalog import Catalog, codes
 from toolformer.data.near import Grams, alike, clusters, joined, ranges
 from toolformer.data.reading import gram_sets
 from toolformer.data.rules import ORDER, Rules, Use
+from toolformer.data.tables import one_array
 
 TRAINED, VALIDATION, UNSEEN, RESERVED = range(4)  # what a group of tools is for, as in ``Kin.use``
 USES = ("trained", "validation", "unseen", "evaluation")
@@ -61,7 +63,6 @@ class Pile:
         self.names, self.catalog = tuple(names), catalog
         self.table = pa.concat_tables(tables)
         self.source = np.repeat(np.arange(len(names)), [table.num_rows for table in tables])
-        self.upstream = self.table["upstream"].dictionary_encode().unify_dictionaries()
         self.called, self.offered = self._lists("gold"), self._lists("tools")
         one = self.offered.sizes == 1
         about = np.where(self.called.sizes > 0, self.called.sizes, one)
@@ -77,16 +78,16 @@ class Pile:
         )
         # what a row is about: the tools that it calls, or the only one that it offers
         self.about = Lists(values.astype(np.int64), np.concatenate([[0], np.cumsum(about)]))
-        self.pattern = _codes(self.table["pattern"])
-        self.stratum = np.asarray(self.table["stratum"].to_pylist(), dtype=object)
+        patterns, texts = encode(self.table["pattern"])
+        self.pattern = np.where(patterns == texts.index(""), -1, patterns) if "" in texts else patterns
+        self.stratum, self.strata = encode(self.table["stratum"])
         self.said: Grams = gram_sets(self.table["grams"])
 
     def __len__(self) -> int:
         return self.table.num_rows
 
     def _lists(self, column: str) -> Lists:
-        flat = self.table[column].combine_chunks()
-        flat = flat if isinstance(flat, pa.Array) else flat.chunk(0)
+        flat = one_array(self.table[column])
         starts = flat.offsets.to_numpy().astype(np.int64)
         return Lists(self.catalog.places(flat.flatten()), starts - starts[0])
 
@@ -97,13 +98,10 @@ class Pile:
         )
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for each text, -1 for the empty one."""
-    encoded = column.combine_chunks().dictionary_encode()
-    encoded = encoded if isinstance(encoded, pa.Array) else encoded.chunk(0)
-    found = encoded.indices.to_numpy().astype(np.int64)
-    empty = pc.index(encoded.dictionary, "").as_py()
-    return np.where(found == empty, -1, found)
+def encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """A number for each text, and the texts in the order of their numbers."""
+    encoded = pc.dictionary_encode(one_array(column))
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def share(keys: np.ndarray, seed: int, what: int) -> np.ndarray:
@@ -140,6 +138,21 @@ class Splits:
         return self.split == ORDER.index(split)
 
 
+def write_splits(folder: Path, splits: Splits, purpose: np.ndarray) -> None:
+    """What ``split_rows`` found, as files."""
+    for name, column in (("split", splits.split), ("why", splits.why), ("purpose", purpose)):
+        np.save(folder / f"{name}.npy", column)
+    (folder / "reasons.json").write_text(json.dumps(splits.reasons))
+
+
+def read_splits(folder: Path) -> tuple[Splits, np.ndarray]:
+    """Inverse of ``write_splits``."""
+    splits = Splits(0)
+    splits.split, splits.why = np.load(folder / "split.npy"), np.load(folder / "why.npy")
+    splits.reasons = json.loads((folder / "reasons.json").read_text())
+    return splits, np.load(folder / "purpose.npy")
+
+
 def split_rows(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules: Rules) -> tuple[Splits, np.ndarray]:
     """The split of each row, and what each tool is for (``TRAINED``, ...)."""
     splits = Splits(len(pile))
@@ -148,9 +161,8 @@ def split_rows(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules
     for number, use in enumerate(uses):
         if evaluates[number]:
             splits.put(pile.source == number, use.split)
-    ids = pile.table["id"].combine_chunks().dictionary_encode()
-    ids = ids if isinstance(ids, pa.Array) else ids.chunk(0)
-    splits.drop(~_first(ids.indices.to_numpy(), np.ones(len(pile), bool)), "its id is that of an earlier row")
+    ids = pc.dictionary_encode(one_array(pile.table["id"])).indices.to_numpy()
+    splits.drop(~_first(ids, np.ones(len(pile), bool)), "its id is that of an earlier row")
     splits.drop(
         ~evaluating & pile.about.any(purpose == RESERVED), "a tool of it belongs to a source that only evaluates"
     )
@@ -246,10 +258,7 @@ def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
     """Each request once in a split; in a source that only evaluates, once with the same tools and calls."""
     mixed = (share(pile.said.values, 0, 9) * 2**53).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     said = np.add.reduceat(mixed, pile.said.starts[:-1]) + pile.said.sizes.astype(np.uint64)
-    rest = np.array(
-        [hash_ if one else 0 for hash_, one in zip(_row_codes(pile, evaluating), evaluating, strict=True)],
-        dtype=np.uint64,
-    )
+    rest = _row_codes(pile, evaluating).astype(np.uint64)
     for number, name in enumerate(ORDER):
         mine = splits.split == number
         key = said * np.uint64(31) + rest
@@ -257,14 +266,10 @@ def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
 
 
 def _row_codes(pile: Pile, rows: np.ndarray) -> np.ndarray:
-    """A number for tools and calls of each of ``rows``."""
+    """A number for tools and calls of each of ``rows`` (bool), 0 of the others."""
     out = np.zeros(len(pile), dtype=np.int64)
-    places = np.flatnonzero(rows)
-    part = pile.table.take(places)
-    out[places] = 1 + codes(
-        f"{sorted(tools)}{calls}"
-        for tools, calls in zip(part["tools"].to_pylist(), part["calls"].to_pylist(), strict=True)
-    )
+    part = pile.table.select(["tools", "calls"]).filter(pa.array(rows)).to_pylist()
+    out[rows] = 1 + codes(f"{sorted(row['tools'])}{row['calls']}" for row in part)
     return out
 
 
@@ -309,11 +314,11 @@ def _sampled(pile: Pile, evaluating: np.ndarray, rules: Rules, splits: Splits) -
             mine = splits.of(name) & (pile.source == number) & ~evaluating
             if not mine.any():
                 continue
-            strata = Counter(pile.stratum[mine & ~calls])
+            strata = np.unique(pile.stratum[mine & ~calls]).tolist()
             kept = _lowest(mine & calls, order, rules.most_rows)
             among = int(kept.sum()) or rules.most_rows
             total = round(among * rules.no_call_share / (1 - rules.no_call_share))
-            for stratum in sorted(strata):
+            for stratum in sorted(strata, key=pile.strata.__getitem__):
                 kept |= _lowest(mine & ~calls & (pile.stratum == stratum), order, -(-total // len(strata)))
             splits.drop(mine & ~kept, f"{name}: not sampled")
 
