@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolformer.data.corpus import Corpus, reword
+from toolformer.data.corpus import Corpus, digest, reword
 from toolformer.data.negatives import Negatives
 from toolformer.records import Example, Tool
 
@@ -95,6 +95,10 @@ class CorpusRows:
         examples = self.corpus.split(name)[:rows]
         used = dict.fromkeys(id_ for example in examples for id_ in example.tools)
         return [self.corpus.tools[id_] for id_ in used], examples
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the corpus folder's tables."""
+        return {path.name: digest(path) for path in sorted(self.corpus.folder.glob("*.parquet"))}
 
     def validation(self, rows: int) -> Rows:
         """The first rows of the validation split with their tools; stored shuffled, so they are a fair sample."""
