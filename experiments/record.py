@@ -71,11 +71,11 @@ def without_places(command: str) -> str:
 
 def cost(run: Path, command: str) -> dict[str, int | None]:
     """Seconds from the first file to the last, and the cores used; no seconds where the run was interrupted."""
-    parts = [len(list(path.glob("version_*"))) for path in run.glob("*/logs")]
+    starts = [json.loads(path.read_text())["starts"] for path in run.glob("*/finished.json")]
     seconds = round((run / "metrics.json").stat().st_mtime - (run / "settings.yaml").stat().st_mtime)
     threads = re.search(r" threads=(\d+)", command)
     return {
-        "seconds": seconds if max(parts, default=1) == 1 else None,
+        "seconds": seconds if max(starts, default=1) == 1 else None,
         "cores": int(threads[1]) if threads else cores(),
     }
 

@@ -15,12 +15,13 @@ ALLOWED = {
     "calls": {"records"},
     "schemas": {"records", "calls"},
     "model": set(),
-    "data": {"records", "calls", "schemas"},
+    "data": {"stopping", "records", "calls", "schemas"},
     "metrics": {"records", "calls", "schemas"},
     "settings": set(),
+    "stopping": set(),
     "overrides": {"settings"},
-    "cli": {"settings", "overrides"},
-    "stages": {"records", "calls", "schemas", "model", "data", "metrics", "inference"},
+    "cli": {"settings", "overrides", "stopping"},
+    "stages": {"stopping", "records", "calls", "schemas", "model", "data", "metrics", "inference"},
     "inference": {"records", "calls", "schemas", "model", "data", "metrics"},
     "evaluation": {"records", "calls", "schemas", "model", "data", "metrics", "inference", "reporting"},
     "reporting": {"records", "calls", "schemas", "metrics"},
@@ -86,7 +87,7 @@ def test_model_knows_no_lightning_and_no_data():
         assert not names & {"lightning", "omegaconf", "datasets", "wandb"}, path.name
 
 
-@pytest.mark.parametrize("name", ["cli", "overrides", "settings", "__init__", *ENTRIES])
+@pytest.mark.parametrize("name", ["cli", "overrides", "settings", "stopping", "__init__", *ENTRIES])
 def test_entry_points_start_fast(name: str):
     """Heavy packages, and our modules which import them, only inside functions."""
     path = ROOT / f"toolformer/{name}.py"
@@ -96,6 +97,7 @@ def test_entry_points_start_fast(name: str):
             "cli",
             "overrides",
             "settings",
+            "stopping",
             "records",
         ), f"{path.name} imports {module} at its start"
 

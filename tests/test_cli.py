@@ -141,7 +141,7 @@ def test_the_settings_name_the_folder(capsys):
     link = Path("outputs/curriculum")
     assert link.is_symlink() and not Path(os.readlink(link)).is_absolute()
     assert yaml.safe_load((link / "settings.yaml").read_text())["seed"] == 2
-    assert sorted(path.name for path in link.iterdir()) == ["result.txt", "settings.yaml"]
+    assert sorted(path.name for path in link.iterdir()) == [".lock", "result.txt", "settings.yaml"]
 
 
 def test_the_process_stays_where_it_was_started(tmp_path):

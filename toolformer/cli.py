@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from toolformer.overrides import CONF, check
 from toolformer.settings import claimed, flatten, settings_hash, settings_of
+from toolformer.stopping import Stopped
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 Task = Callable[[DictConfig, Path], None]
@@ -54,6 +55,9 @@ def entry(config_name: str) -> Callable[[Task], Callable[..., None]]:
                 raise SystemExit(2) from None
             except USER_ERRORS as error:
                 fail(error)
+            except Stopped as stopped:
+                print(stopped.line, file=sys.stderr, flush=True)
+                raise
             except KeyboardInterrupt:
                 print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
                 raise SystemExit(130) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from toolformer.cli import entry
+from toolformer.settings import same_data, write_whole
 
 
 @entry("curriculum")
@@ -31,6 +31,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     if unknown or not cfg.order:
         raise ValueError(f"order names {unknown or 'no stage'}; the stages are {', '.join(cfg.stages)}")
     source = instantiate(cfg.data, _convert_="object")
+    same_data(folder, source.fingerprints())
     weights = cfg.warm_start
     for number, name in enumerate(cfg.order, start=1):
         weights = run_stage(cfg, cfg.stages[name], folder / f"{number}-{name}", source, weights)
@@ -42,7 +43,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     model, prompts = build_model(cfg, source, weights)
     device = "cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu"
     evaluate(model.eval().to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
-    shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
+    write_whole(folder / "metrics.json", (folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """In: a composed configuration. Out: the settings a run stands for, their hash, and the folder which belongs to them.
 
-Same settings, same folder: a run started again resumes there. Different settings never share one.
+Same settings, same folder: a run started again resumes there. Different settings or data never share one, and no two
+processes work in one at a time.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 # Where and how visibly a run happens, not what it computes: these never change a run folder's name.
 WHERE = ("hydra", "paths", "logger", "progress", "workers", "threads")
-FILE = "settings.yaml"
+FILE, DATA, LOCK = "settings.yaml", "data.json", ".lock"
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
@@ -72,9 +75,68 @@ def claim(folder: Path, cfg: DictConfig) -> None:
                 )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    partial.replace(path)
+    write_whole(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file with all of ``text``, or as it was before: a kill in between leaves no half of it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def same_data(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Writes ``data.json`` into a run folder, or checks that the files it was begun with are still the same.
+
+    Raises:
+        ValueError: one of them has changed; the message names it.
+    """
+    path = folder / DATA
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for name in sorted(found.keys() | fingerprints.keys()):
+            before, now = found.get(name, "absent"), fingerprints.get(name, "absent")
+            if before != now:
+                raise ValueError(
+                    f"{path}: {name} was {before} when this run began and is {now} now: its data has changed; put the "
+                    "old file back, or give the run on the new data another name=..."
+                )
+    elif first_process():
+        write_whole(path, json.dumps(dict(fingerprints), indent=1) + "\n")
+
+
+def first_process() -> bool:
+    """Whether this process speaks for a run on several; launchers tell each one its place by the environment."""
+    told = [os.environ[key] for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK") if key in os.environ]
+    return not told or told[0] == "0"
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Within, no other process can work in ``folder``; the lock goes with the process, however it ends.
+
+    Raises:
+        ValueError: another one does.
+    """
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        os.register_at_fork(after_in_child=file.close)  # a worker that outlives this process must not keep the lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"{folder}: {file.read() or 'another process'} works in this run folder; wait for it or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def link(folder: Path, name: str) -> str | None:
@@ -99,20 +161,34 @@ def link(folder: Path, name: str) -> str | None:
 
 @contextmanager
 def claimed(folder: Path, cfg: DictConfig) -> Generator[None]:
-    """The run folder while a job works in it: claimed and linked; taken away if the job fails and left no file."""
-    fresh = not folder.exists() or not any(folder.iterdir())
-    linked, before = folder.name.startswith(f"{cfg.name}-"), None
-    try:
+    """The run folder while a job works in it: claimed and linked; taken away if the job fails and left no file.
+
+    On several processes the first one does so for all.
+    """
+    if not first_process():
         claim(folder, cfg)
-        if linked:
-            before = link(folder, cfg.name)
         yield
-    except Exception:
-        if fresh and not any(path.is_file() and path != folder / FILE for path in folder.rglob("*")):
-            shutil.rmtree(folder)
-            newest = folder.parent / cfg.name
-            if newest.is_symlink() and os.readlink(newest) == folder.name:
-                newest.unlink()
-                if before is not None and (folder.parent / before).exists():
-                    link(folder.parent / before, cfg.name)
-        raise
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        fresh = not any(path.name != LOCK for path in folder.iterdir())
+        linked, before = folder.name.startswith(f"{cfg.name}-"), None
+        try:
+            claim(folder, cfg)
+            if linked:
+                before = link(folder, cfg.name)
+            yield
+        except Exception:
+            if fresh and not any(path.is_file() and path.name not in (FILE, DATA, LOCK) for path in folder.rglob("*")):
+                take_away(folder, cfg.name, before)
+            raise
+
+
+def take_away(folder: Path, name: str, before: str | None) -> None:
+    """Removes a run folder and points the link at the run which it pointed at before."""
+    shutil.rmtree(folder)
+    newest = folder.parent / name
+    if newest.is_symlink() and os.readlink(newest) == folder.name:
+        newest.unlink()
+        if before is not None and (folder.parent / before).exists():
+            link(folder.parent / before, name)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from toolformer import stopping
 from toolformer.cli import entry
+from toolformer.settings import same_data, write_whole
 
 if TYPE_CHECKING:
     from toolformer.data.loading import RowSource
@@ -31,18 +32,20 @@ def main(cfg: DictConfig, folder: Path) -> None:
 
     prepare_process(cfg)
     source = instantiate(cfg.data, _convert_="object")
+    same_data(folder, source.fingerprints())
     backbone = run_stage(cfg, cfg.stage, folder, source, cfg.warm_start)
     print(f"trained weights: {backbone}")
 
 
 def prepare_process(cfg: DictConfig) -> None:
-    """Threads and seeds of this process, before anything is built."""
+    """Threads, seeds and signals of this process, before anything is built."""
     import warnings
 
     import lightning as L
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    stopping.listen()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     disable_progress_bar()
@@ -57,11 +60,15 @@ def run_stage(
     """Trains ``stage`` in ``folder`` and returns the folder of its weights; a finished stage is left as it is.
 
     A stage that was interrupted goes on from its last checkpoint; otherwise it starts from ``warm_start``, or afresh.
+
+    Raises:
+        Stopped: a signal came, or a process that prepares batches was killed; the run can go on.
     """
     import lightning as L
     from hydra.utils import instantiate
 
     from toolformer.data.loading import StageData
+    from toolformer.stages.checkpoints import WholeFiles, newest
 
     backbone = folder / "backbone"
     if (folder / "finished.json").exists():
@@ -77,26 +84,41 @@ def run_stage(
         cfg.trainer,
         max_steps=stage.steps,
         max_epochs=-1,
-        val_check_interval=min(stage.validate_every, stage.steps) * cfg.trainer.get("accumulate_grad_batches", 1),
+        val_check_interval=min(stage.validate_every, stage.steps) * cfg.trainer.accumulate_grad_batches,
         check_val_every_n_epoch=None,
         default_root_dir=str(folder),
         logger=build_loggers(cfg, folder),
         callbacks=build_callbacks(cfg, stage, folder),
+        plugins=WholeFiles(),
         _convert_="object",
     )
-    last = folder / "checkpoints" / "last.ckpt"
     data = StageData(batches, validation_rows=stage.validation_rows, workers=cfg.workers)
-    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None)
-    if trainer.interrupted or trainer.global_step < stage.steps:
-        raise KeyboardInterrupt
-    if trainer.is_global_zero:
-        model.save_pretrained(backbone)
-        prompts.tokenizer.save_pretrained(backbone)
-        merge_curves(folder)
-        report = {"steps": trainer.global_step, **prompts.report}
-        (folder / "finished.json").write_text(json.dumps(report, indent=1) + "\n")
-    trainer.strategy.barrier()  # no process looks for the weights before they are written
+    with stopping.deferred():
+        try:
+            trainer.fit(module, data, ckpt_path=newest(folder / "checkpoints"))
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = f"a process that prepares batches was killed ({str(error).splitlines()[0]})"
+            raise stopping.Stopped(f"{reason}; {stopping.CONTINUE}; fewer workers=... need less memory") from error
+        if trainer.is_global_zero:
+            finish(folder, model, prompts, trainer.global_step)
+        trainer.strategy.barrier()  # no process looks for the weights before they are written
     return backbone
+
+
+def finish(folder: Path, model: ToolFormerMicro, prompts: Prompts, steps: int) -> None:
+    """Weights, curve and ``finished.json``, which comes last: without it all of this is done again."""
+    from toolformer.stages.curve import write_metrics
+
+    backbone, part = folder / "backbone", folder / "backbone.part"
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    prompts.tokenizer.save_pretrained(part)
+    shutil.rmtree(backbone, ignore_errors=True)
+    part.rename(backbone)
+    report = {"steps": steps, "starts": write_metrics(folder), **prompts.report}
+    write_whole(folder / "finished.json", json.dumps(report, indent=1) + "\n")
 
 
 def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | None) -> tuple[ToolFormerMicro, Prompts]:
@@ -134,51 +156,36 @@ def check_shape(wanted: DictConfig, model: ToolFormerMicro, path: str) -> None:
 
 
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
-    """CSV always; W&B where the logger group says so, under an id that a continued run finds again."""
+    """The curve always; W&B where the logger group says so, under an id that a continued run finds again."""
     from hydra.utils import instantiate
-    from lightning.pytorch.loggers import CSVLogger
 
-    loggers: list[Any] = [CSVLogger(str(folder), name="logs", flush_logs_every_n_steps=20)]
+    from toolformer.stages.curve import Curve
+
+    loggers: list[Any] = [Curve(folder)]
+    loggers[0].begin()
     if cfg.logger.wandb is not None:
         id_ = f"{folder.parent.name}-{folder.name}"
         loggers.append(instantiate(cfg.logger.wandb, name=id_, id=id_, resume="allow", save_dir=str(folder)))
-        loggers[-1].experiment.config.update(OmegaConf.to_container(cfg, resolve=True), allow_val_change=True)
+        loggers[-1].log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     return loggers
 
 
 def build_callbacks(cfg: DictConfig, stage: DictConfig, folder: Path) -> list[Any]:
-    """Best and last checkpoints, a progress bar, and early stopping where ``stage.patience`` is set."""
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    """Checkpoints, a progress bar, and early stopping where ``stage.patience`` is set."""
+    from lightning.pytorch.callbacks import EarlyStopping
 
+    from toolformer.stages.checkpoints import Checkpoints
     from toolformer.stages.progress import StageProgress
 
     mode = "min" if stage.monitor.endswith("loss") else "max"
-    checkpoints = str(folder / "checkpoints")
     callbacks: list[Any] = [
-        ModelCheckpoint(checkpoints, "best", monitor=stage.monitor, mode=mode, enable_version_counter=False),
-        ModelCheckpoint(checkpoints, "last", every_n_train_steps=stage.checkpoint_every, enable_version_counter=False),
+        Checkpoints(folder / "checkpoints", every=stage.checkpoint_every, monitor=stage.monitor, mode=mode)
     ]
     if cfg.progress:
         callbacks.append(StageProgress(folder.name))
     if stage.patience is not None:
         callbacks.append(EarlyStopping(stage.monitor, mode=mode, patience=stage.patience))
     return callbacks
-
-
-def merge_curves(folder: Path) -> None:
-    """``metrics.csv`` of the stage out of the logs of all its parts; where parts overlap the later one counts."""
-    rows: dict[int, dict[str, str]] = {}
-    for part in sorted((folder / "logs").glob("version_*"), key=lambda path: int(path.name.removeprefix("version_"))):
-        with (part / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                rows.setdefault(int(row["step"]), {}).update({k: v for k, v in row.items() if v})
-    columns = sorted({key for row in rows.values() for key in row} - {"step", "epoch"})
-    scratch = folder / "metrics.csv.part"
-    with scratch.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", *columns], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows[step] for step in sorted(rows))
-    os.replace(scratch, folder / "metrics.csv")
 
 
 if __name__ == "__main__":

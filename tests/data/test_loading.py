@@ -116,20 +116,21 @@ def test_processes_share_the_stream(world: ToolWorld):
     assert all_same([batch for pair in zip(*ranks, strict=True) for batch in pair], ResumableLoader(batches(world), 4))
 
 
-@pytest.mark.parametrize("key", ["seed", "size", "world"])
+@pytest.mark.parametrize("key", ["seed", "size", "processes"])
 def test_a_state_of_another_run_is_refused(world: ToolWorld, key: str):
-    changes = {"seed": {"seed": 8}, "size": {"batch_size": 2}, "world": {}}[key]
+    changes = {"seed": {"seed": 8}, "size": {"batch_size": 2}, "processes": {}}[key]
     state = ResumableLoader(batches(world), 6).state_dict()
     assert all(isinstance(value, int) for value in state.values()), "plain values: checkpoints load with weights_only"
-    other = ResumableLoader(batches(world, **changes), 6, world=2 if key == "world" else 1)
+    other = ResumableLoader(batches(world, **changes), 6, world=2 if key == "processes" else 1)
     with pytest.raises(ValueError, match=f"made with {key} {state[key]}, this run has {other.state_dict()[key]}"):
         other.load_state_dict(state)
     assert other.done == 0
 
 
 def test_rows_of_a_frozen_split(world: ToolWorld):
-    found = split_rows(world, "validation")
-    assert len({example.id for example, _ in found}) == len(found) > 100
+    found = split_rows(world, "validation", 120)
+    assert len({example.id for example, _ in found}) == len(found) == 120
+    assert found[:20] == split_rows(world, "validation", 20), "fewer rows are the first ones"
     assert all(example.tools == tuple(tool.id for tool in tools) for example, tools in found)
 
 

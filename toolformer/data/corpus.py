@@ -153,6 +153,12 @@ def encoded(
         )
 
 
+def digest(path: Path) -> str:
+    """16 hex digits of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def write_corpus(
     folder: str | Path,
     tools: Sequence[Tool],

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from toolformer.data.corpus import Corpus, reword
+from toolformer.data.corpus import Corpus, digest, reword
 from toolformer.data.mixture import Mixture
 from toolformer.data.negatives import Negatives
 from toolformer.data.offers import ALIKE, Offers, without_tool
@@ -111,6 +111,10 @@ class CorpusRows:
         fixed = [source["name"] for source in info["sources"] if source["as_upstream"]]
         rules = Rules(**info["rules"])
         return Offers(list(self.corpus.tools.values()), list(self.corpus.kin.values()), rules, as_upstream=fixed)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the corpus folder's tables."""
+        return {path.name: digest(path) for path in sorted(self.corpus.folder.glob("*.parquet"))}
 
     def _family(self, id_: str) -> str:
         return self.corpus.kin[id_].family

@@ -6,7 +6,7 @@ Batch k never depends on the batches before it, so a run that was killed goes on
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from toolformer import stopping
 from toolformer.data.batches import CallBatch, collate_calls
 from toolformer.data.masking import Rows, mask_rows, mask_tools
 from toolformer.data.prompts import Prompts
@@ -29,13 +30,16 @@ class RowSource(Protocol):
     def tools(self, step: int, n: int) -> list[Tool]:
         """``n`` distinct tools; a pure function of the source's seed and ``step``."""
 
-    def split(self, name: str) -> tuple[list[Tool], list[Example]]:
-        """A frozen split (validation, test_seen, test_held_out, test_unseen): its catalog and its examples."""
+    def split(self, name: str, rows: int) -> tuple[list[Tool], list[Example]]:
+        """The first ``rows`` of a frozen split (validation, test_seen, test_held_out, test_unseen), and their tools."""
+
+    def fingerprints(self) -> dict[str, str]:
+        """Each data file's name and a digest of its content: a run goes on with the data that it began with."""
 
 
-def split_rows(source: RowSource, name: str) -> Rows:
-    """A frozen split as rows with their tools."""
-    catalog, examples = source.split(name)
+def split_rows(source: RowSource, name: str, rows: int) -> Rows:
+    """The first ``rows`` of a frozen split with their tools."""
+    catalog, examples = source.split(name, rows)
     tools = {tool.id: tool for tool in catalog}
     return [(example, [tools[id_] for id_ in example.tools]) for example in examples]
 
@@ -106,28 +110,55 @@ class ResumableLoader:
     def __init__(self, batches: Batches, total: int, *, rank: int = 0, world: int = 1, workers: int = 0):
         self.batches, self.total, self.rank, self.world, self.workers = batches, total, rank, world, workers
         self.done = 0
+        self._stream: Generator[CallBatch] | None = None
 
     def __len__(self) -> int:
         return self.total
 
     def __iter__(self) -> Iterator[CallBatch]:
+        self.close()
+        self._stream = self._batches()
+        return self._stream
+
+    def close(self) -> None:
+        """Ends the processes that prepare batches; they would outlive an error whose traceback holds on to them."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _batches(self) -> Generator[CallBatch]:
         steps = [k * self.world + self.rank for k in range(self.done, self.total)]
         own = torch.Generator().manual_seed(0)  # else each pass draws from the global one, and a resumed run differs
-        loader = DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=self.workers, generator=own)
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.workers,
+            generator=own,
+            worker_init_fn=in_worker,
+            multiprocessing_context="fork" if self.workers else None,  # a source need not be picklable
+        )
         for batch in loader:
             self.done += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run has come, and over what."""
-        return {"done": self.done, "seed": self.batches.seed, "size": self.batches.batch_size, "world": self.world}
+        return {"done": self.done, "seed": self.batches.seed, "size": self.batches.batch_size, "processes": self.world}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind ``done``; another seed, batch size or number of processes is refused."""
         for key, mine in self.state_dict().items():
             if key != "done" and state[key] != mine:
-                raise ValueError(f"checkpoint was made with {key} {state[key]}, this run has {mine}; use a new folder")
+                raise ValueError(
+                    f"checkpoint was made with {key} {state[key]}, this run has {mine}; go on as it began, or give "
+                    "this run another name=..."
+                )
         self.done = state["done"]
+
+
+def in_worker(worker: int) -> None:
+    """A signal sent to all of a job's processes is for the one that trains."""
+    stopping.ignore()
 
 
 class StageData(L.LightningDataModule):
@@ -142,16 +173,23 @@ class StageData(L.LightningDataModule):
     def __init__(self, batches: Batches, *, validation_rows: int = 128, workers: int = 0):
         super().__init__()
         self.batches, self.validation_rows, self.workers = batches, validation_rows, workers
+        self.loader: ResumableLoader | None = None
 
     def train_dataloader(self) -> ResumableLoader:
         """All batches of the stage, as one epoch."""
         assert self.trainer is not None  # Lightning attaches it
         total = self.trainer.max_steps * self.trainer.accumulate_grad_batches
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return ResumableLoader(self.batches, total, rank=rank, world=world, workers=self.workers)
+        self.loader = ResumableLoader(self.batches, total, rank=rank, world=world, workers=self.workers)
+        return self.loader
+
+    def on_exception(self, exception: BaseException) -> None:
+        """See ``ResumableLoader.close``."""
+        if self.loader is not None:
+            self.loader.close()
 
     def val_dataloader(self) -> DataLoader[Rows]:
         """Chunks of rows, still as records: the stage generates answers for them."""
-        rows = split_rows(self.batches.source, "validation")[: self.validation_rows]
+        rows = split_rows(self.batches.source, "validation", self.validation_rows)
         chunks: Any = [rows[i : i + 64] for i in range(0, len(rows), 64)]
         return DataLoader(chunks, batch_size=None)

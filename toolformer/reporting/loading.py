@@ -130,41 +130,49 @@ def load_settings(folder: Path) -> dict[str, Any]:
 
 def stage_folders(folder: Path) -> list[Path]:
     """Folders that hold a metrics.csv, in curriculum order; the run folder itself where it is a single stage."""
-    found = [path for path in folder.iterdir() if re.match(r"\d+(\.\d+)?-", path.name) and logs_of(path)]
+    found = [path for path in folder.iterdir() if re.match(r"\d+(\.\d+)?-", path.name) and log_of(path)]
     found.sort(key=lambda path: float(path.name.split("-")[0]))
-    return found or ([folder] if logs_of(folder) else [])
+    return found or ([folder] if log_of(folder) else [])
 
 
-def logs_of(stage: Path) -> list[Path]:
-    """A stage's metrics.csv; of an interrupted one the logs of its parts, of which the later ones count."""
-    whole = first_file(stage, "metrics.csv")
-    parts = (path / "metrics.csv" for path in (stage / "logs").glob("version_*"))
-    found = sorted((p for p in parts if p.is_file()), key=lambda path: int(path.parent.name.removeprefix("version_")))
-    return [whole] if whole else found
+def log_of(stage: Path) -> Path | None:
+    """A stage's metrics.csv, or what an interrupted one has logged so far."""
+    return first_file(stage, "metrics.csv", "curve.jsonl")
+
+
+def rows_of(log: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, row) of a log; of ``curve.jsonl`` without the lines that say a process began, or that a kill tore."""
+    with log.open(newline="", encoding="utf-8") as file:
+        if log.suffix == ".csv":
+            yield from ((f"{log}:{place}", row) for place, row in enumerate(csv.DictReader(file), start=2))
+            return
+        for place, line in enumerate(file, start=1):
+            if line.endswith("\n"):
+                yield f"{log}:{place}", read_json(line, f"{log}:{place}")
 
 
 def load_stage(path: Path) -> StageLog:
     """A stage's log as one series per column, holes left out."""
     found: dict[str, dict[float, float]] = {}
-    for log in logs_of(path):
-        with log.open(newline="", encoding="utf-8") as file:
-            for place, row in enumerate(csv.DictReader(file), start=2):
-                for name, step, value in numbers_of(row, f"{log}:{place}"):
-                    found.setdefault(name, {})[step] = value
+    log = log_of(path)
+    assert log is not None  # stage_folders takes no other
+    for place, row in rows_of(log):
+        for name, step, value in numbers_of(row, place):
+            found.setdefault(name, {})[step] = value
     columns = {name: sorted(points.items()) for name, points in found.items()}
     key = re.sub(r"^\d+(\.\d+)?-", "", path.name)
     return StageLog(key, STAGES.get(key, key.replace("_", " ")), columns, first_file(path, "finished.json") is not None)
 
 
-def numbers_of(row: Mapping[str, str | None], place: str) -> Iterator[tuple[str, float, float]]:
+def numbers_of(row: Mapping[str, Any], place: str) -> Iterator[tuple[str, float, float]]:
     """(column, step, value) of one line of a log; what is no finite number is left out."""
-    if not row.get("step"):
+    if row.get("step") in (None, ""):
         return
     for name, text in row.items():
-        if name in ("step", "epoch") or not text:
+        if name in ("step", "epoch") or text in (None, ""):
             continue
         try:
-            step, value = float(row["step"] or ""), float(text)
+            step, value = float(row["step"]), float(text)
         except ValueError as error:
             raise ValueError(f"{place}: {name} is {text!r} at step {row['step']!r}; a number is wanted") from error
         if math.isfinite(value):

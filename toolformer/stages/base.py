@@ -5,15 +5,18 @@ The three stages differ in ``losses`` and in what they validate; warm-up, optimi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
 from toolformer.data.masking import Rows
@@ -35,6 +38,7 @@ class Stage(L.LightningModule):
         optimizer: ``adamw`` or ``muon``.
         freeze: patterns of parameter names (``decoder.layers.*.mlp.*``) that this stage leaves alone.
         length_buckets: a batch is computed in so many parts of like length: less padding, the same result.
+        bad_steps: ``stop`` or ``skip`` a step whose gradient is not finite; its batches are kept in either case.
     """
 
     def __init__(
@@ -49,28 +53,34 @@ class Stage(L.LightningModule):
         weight_decay: float = 0.01,
         freeze: Sequence[str] = (),
         length_buckets: int = 1,
+        bad_steps: str = "stop",
     ):
         super().__init__()
         self.model, self.prompts = model, prompts
         self.lr, self.lr_floor, self.warmup_steps = lr, lr_floor, warmup_steps
         self.optimizer_name, self.weight_decay, self.buckets = optimizer, weight_decay, length_buckets
+        if bad_steps not in ("stop", "skip"):
+            raise ValueError(f"stage.module.bad_steps is {bad_steps!r}; use stop or skip")
+        self.bad_steps = bad_steps
         freeze_parameters(model, freeze)
         self._since, self._examples, self._tokens = 0.0, 0, 0
+        self._window: list[tuple[CallBatch, dict[str, Tensor]]] = []  # of the step that is being accumulated
+        self._row: dict[str, Any] = {}
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """The parts of the loss; their weighted sum under ``loss``."""
         raise NotImplementedError
 
     def training_step(self, batch: CallBatch, batch_idx: int) -> Tensor:
-        """One batch; logs every part."""
+        """One batch; its parts are logged with those of the step's other batches."""
         gists = encode_tools(self.model, batch.tools, self.buckets)
         parts = self.losses(batch, gists)
         self._examples += len(batch.input_ids) or len(batch.tools.ids)
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
+        self._window.append((batch, {name: value.detach() for name, value in parts.items()}))
         if self.logging_step:
-            self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
             self.log("loss", parts["loss"].detach(), prog_bar=True, logger=False)
-            self._log_state(gists.detach())
+            self._row = self._state(gists.detach())
         return parts["loss"]
 
     def every(self, steps: int) -> bool:
@@ -91,26 +101,60 @@ class Stage(L.LightningModule):
         """See ``on_train_start``."""
         self.on_train_start()
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the gradient's norm before it is clipped."""
-        if self.logging_step:
-            norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
-            self.log("grad_norm", torch.stack(norms).norm())
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:
+        """The end of a step, on all its batches and processes: its row is logged, then the weights may move.
 
-    def _log_state(self, gists: Tensor) -> None:
+        Here and not behind the step, so that a checkpoint never precedes the row of a step that it holds.
+        """
+        norm = clip_gradients(self.model, gradient_clip_val)
+        if self.logging_step:
+            self._log_row(norm)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # it skips such steps by itself
+        if not scaled and not torch.isfinite(norm):
+            self._bad_step(optimizer, float(norm))
+        self._window.clear()
+
+    def _log_row(self, norm: Tensor) -> None:
+        names = list(self._window[0][1])
+        parts = torch.stack([torch.stack([parts[name].float() for name in names]) for _, parts in self._window]).mean(0)
+        parts = self.trainer.strategy.reduce(parts, reduce_op="mean")
+        losses = {f"train/{name}": value for name, value in zip(names, parts.tolist(), strict=True)}
+        row = {**losses, "grad_norm": float(norm), **{key: float(value) for key, value in self._row.items()}}
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.trainer.global_step)
+
+    def _bad_step(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
+        step, process = self.trainer.global_step, self.trainer.global_rank
+        path = Path(self.trainer.default_root_dir) / "bad-steps" / f"step-{step:08d}-process-{process}.pt"
+        path.parent.mkdir(exist_ok=True)
+        torch.save([{"batch": as_dict(batch), "losses": losses} for batch, losses in self._window], path)
+        losses = ", ".join(f"{float(parts['loss']):.6g}" for _, parts in self._window)
+        line = f"step {step}: the loss is {losses}, the gradient {norm}; its batches are in {path}"
+        if self.bad_steps == "stop":
+            remedy = "lower stage.module.lr, or skip such steps with stage.module.bad_steps=skip"
+            raise ValueError(f"{line}; the checkpoints before it are good: {remedy}")
+        print(f"warning: {line}; skipped", file=sys.stderr, flush=True)
+        optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient stays as it is, its momentum too
+
+    def _state(self, gists: Tensor) -> dict[str, Any]:
         spent = max(time.perf_counter() - self._since, 1e-9)
         flat = torch.nn.functional.normalize(gists.float().mean(1), dim=-1)
         state: dict[str, Any] = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
         state |= {
             "gist/norm": gists.float().norm(dim=-1).mean(),
-            "gist/std": gists.float().std(0).mean() if len(gists) > 1 else torch.tensor(0.0),
+            "gist/std": gists.float().std(0).mean() if len(gists) > 1 else 0.0,
             "gist/cosine": (flat @ flat.T).mean(),  # 1 = all tools look alike
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
-            "examples_per_second": self._examples / spent,
-            "tokens_per_second": self._tokens / spent,
+            "examples_per_second": self._examples * self.trainer.world_size / spent,
+            "tokens_per_second": self._tokens * self.trainer.world_size / spent,
         }
-        self.log_dict(state)
         self.on_train_start()
+        return state
 
     @torch.no_grad()
     def validation_step(self, rows: Rows, batch_idx: int) -> None:
@@ -134,6 +178,18 @@ class Stage(L.LightningModule):
         optimizer = build_optimizer(self.model, self.optimizer_name, lr=self.lr, weight_decay=self.weight_decay)
         schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.max_steps, self.lr_floor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def clip_gradients(model: torch.nn.Module, limit: float | None) -> Tensor:
+    """The norm of all gradients before they are clipped to ``limit``."""
+    found = [p for p in model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.clip_grad_norm_(found, limit or float("inf"))
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def as_dict(batch: CallBatch) -> dict[str, Any]:
+    """A batch as plain containers, which load with ``weights_only``."""
+    return {**batch._asdict(), "tools": batch.tools._asdict()}
 
 
 def freeze_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> None:

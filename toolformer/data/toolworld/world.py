@@ -89,7 +89,7 @@ class ToolWorld:
             raise ValueError(
                 f"toolworld: no_call_mix is {list(no_call_mix)}; give {len(STRATA)} parts, none below 0, for {STRATA}"
             )
-        lexicon = load(Path(folder))
+        self.folder, lexicon = Path(folder), load(Path(folder))
         self.seed, self.lexicon = seed, lexicon
         self.maker, self.frames = PoolMaker(lexicon), Frames(lexicon.words)
         self.no_call_mix = list(accumulate(no_call_mix))
@@ -122,6 +122,11 @@ class ToolWorld:
     def tools(self, step: int, n: int) -> list[Tool]:
         """``n`` distinct training tools."""
         return [wt.tool for wt in self.maker.pool(seeded("tools", self.seed, step), self.recipe, n).tools]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the files of domains and words."""
+        paths = sorted([*self.folder.glob("domains/*.yaml"), *self.folder.glob("words/*.yaml")])
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
 
     def split(self, name: str, rows: int = 1000, *, tools_per_request: int = 8) -> tuple[list[Tool], list[Example]]:
         """A frozen split: the tools it shows and its examples, a quarter of them without a call.

@@ -1,0 +1,85 @@
+"""In: SIGTERM, SIGUSR1 or Ctrl-C. Out: a run that ends after a whole step, with an exit code that schedulers requeue.
+
+Signals belong to the process, and so does what is kept here. Training defers them to the next whole step; elsewhere
+they end the run at once, which loses nothing that is not computed again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: LSF's REQUEUE_EXIT_VALUES and Slurm's RequeueExit can name it
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+TOGETHER = 1.0  # seconds; torchrun passes on a signal that the scheduler has sent to everyone: that is one signal
+CONTINUE = "the same command goes on from the last checkpoint"
+
+
+class Stopped(SystemExit):
+    """The run ended early and can go on; ``line`` says why and how. Uncaught, it leaves with the right exit code."""
+
+    def __init__(self, line: str, code: int = REQUEUE):
+        super().__init__(code)
+        self.line = line
+
+
+class _Asked:
+    signal: signal.Signals | None = None
+    at = 0.0
+    deferred = False
+
+
+def listen() -> None:
+    """Takes the three signals over; only the main thread can."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _on_signal)
+
+
+def ignore() -> None:
+    """For processes that prepare batches: whoever trains ends them, not a signal that was sent to all."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def asked() -> bool:
+    """Whether a signal is waiting."""
+    return _Asked.signal is not None
+
+
+def stop(place: str, number: signal.Signals | None = None) -> Stopped:
+    """What to raise at ``place``, such as ``after step 7``; the signal may have come to another process."""
+    name = number or _Asked.signal
+    reason = f"stopped by {name.name}" if name else "stopped with the other processes"
+    return Stopped(f"{reason} {place}; {CONTINUE}", _code(name))
+
+
+@contextmanager
+def deferred() -> Generator[None]:
+    """Within, a signal only leaves word for ``asked``; a second one still ends the process at once."""
+    _Asked.deferred = True
+    try:
+        yield
+    finally:
+        _Asked.deferred = False
+    if asked():
+        raise stop("between two parts of the run")
+
+
+def _code(number: int | None) -> int:
+    return 128 + signal.SIGINT if number == signal.SIGINT else REQUEUE
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if _Asked.signal is not None:
+        if time.monotonic() - _Asked.at > TOGETHER:
+            os._exit(_code(number))
+        return
+    _Asked.signal, _Asked.at = signal.Signals(number), time.monotonic()
+    if not _Asked.deferred:
+        raise stop("outside of training")
