@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolformer.data.audit import audit_splits
+from toolformer.data.audit import audit_folder
 from toolformer.data.catalog import read_catalog, write_catalog
 from toolformer.data.corpus import Corpus, encoded, write_tables
 from toolformer.data.corpus_rows import CorpusRows
@@ -179,7 +179,7 @@ class Builder:
                 "sources": [self._described(name, found, aside[name]) for name in self.sources],
                 "rules": asdict(self.rules),
                 "strata": {split: dict(sum(counts.values(), Counter())) for split, counts in found.items()},
-                "audit": audit_splits(part, list(batches), catalog, self.rules.near),
+                "audit": audit_folder(part, list(batches), self.rules.near),
             }
 
         return write_tables(folder, catalog.tools, batches, meta, dict(zip(by_id, kin, strict=True)))

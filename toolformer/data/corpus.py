@@ -219,7 +219,12 @@ def _write_tools(path: Path, catalog: Mapping[str, Tool], kin: Mapping[str, Kin]
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows, TOOLS), path)
 
 
-def _read_tools(path: Path) -> list[dict[str, Any]]:
+def read_tools(path: Path) -> tuple[dict[str, Tool], dict[str, Kin]]:
+    """The catalog of a corpus, and what is known of each tool, by id.
+
+    Raises:
+        ValueError: the file is broken; it is named.
+    """
     import pyarrow.parquet
 
     try:
@@ -227,7 +232,12 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}:1: cannot be read: {error}; prepare the corpus again") from error
     _check_columns(path, table, TOOLS)
-    return table.to_pylist()
+    rows = table.to_pylist()
+    tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in rows}
+    wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
+    if wrong:
+        raise ValueError(f"{path}:1: tool {wrong[0]} does not hash to its id; prepare it again")
+    return tools, {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in rows}
 
 
 def _check_columns(path: Path, table: pa.Table, schema: pa.Schema) -> None:
@@ -312,12 +322,7 @@ class Corpus:
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             found = info.get("format") if isinstance(info, dict) else type(info).__name__
             raise ValueError(f"{path}:1: format is {found}, this version reads {FORMAT}; prepare the corpus again")
-        table = _read_tools(folder / "tools.parquet")
-        tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in table}
-        kin = {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in table}
-        wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
-        if wrong:
-            raise ValueError(f"{folder / 'tools.parquet'}:1: tool {wrong[0]} does not hash to its id; prepare it again")
+        tools, kin = read_tools(folder / "tools.parquet")
         return cls(folder, tools, kin, info)
 
     @property
