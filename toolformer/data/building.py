@@ -53,14 +53,12 @@ def rows(
 
 
 def find_source(name: str, module: str = "") -> Source:
-    """The ``SOURCE`` of a module, under the name that the corpus gives it."""
-    module = module or f"toolformer.data.sources.{name}"
+    """The source of a module (``SOURCE``, or what follows a colon), under the name that the corpus gives it."""
+    module, _, attribute = (module or f"toolformer.data.sources.{name}").partition(":")
     try:
-        return replace(importlib.import_module(module).SOURCE, name=name)
+        return replace(getattr(importlib.import_module(module), attribute or "SOURCE"), name=name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(
-            f"sources has {name}, but {module} has no SOURCE ({error}); see toolformer/data/sources"
-        ) from error
+        raise ValueError(f"sources has {name}: {error}; a module with a SOURCE is wanted") from error
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def read_source(source: Source, folder: Path, out: Path, progress: Callable[[int
                         continue
                     except Unfit as unfit:
                         row = SetAside(row.place, unfit.reason, json.dumps(example_to_json(row.example)))
-                aside.add([source.name], [row.place], [row.reason], [row.text])
+                aside.add([source.name], [row.place], [row.reason], [row.text.encode(errors="replace").decode()])
                 counts[row.reason] += 1
             if kept:
                 rows.add(*_columns(kept, source.name))
@@ -216,6 +216,10 @@ class _Tools:
         if ids != example.tools:
             raise Unfit("its tools are not those it offers", f"{row.place}: offers {ids}, names {example.tools}")
         catalog = {offered.tool.id: offered.tool for offered in row.offered}
+        try:
+            json.dumps(example_to_json(example), ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:  # half a surrogate pair, or a value that JSON does not have
+            raise Unfit("the row is no JSON text", f"{row.place}: row {example.id!r}: {error}") from error
         if not example.messages or not example.messages[-1].content.strip():
             raise Unfit("the request is empty", f"{row.place}: row {example.id}: its last message is empty")
         check(example, catalog, row.place)
