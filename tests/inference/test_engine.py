@@ -178,14 +178,14 @@ def test_what_a_call_says_depends_on_no_other_tool(decoding):
     engine = Engine(model, prompts(), max_new_tokens=40, most_calls=1)
     gists = engine.encode(tools)
     asked = [Request(example.messages, tools, gists) for example, _ in rows()[:6]]
-    places = model.embed_tools(gists)
+    places = model.embed(gists)
     for request, answer in zip(asked, engine.answer(asked, decoding), strict=True):
         ids, mask = pad([prompts().prompt(request.messages, room=40)])
         with torch.no_grad():
-            best = int((model.embed_request(model.encode_request(ids, mask)) @ places.T).argmax())
+            best = int((model.embed(model.encode_request(ids, mask)) @ places.T).argmax())
         other = gists.mean(0, keepdim=True).expand_as(gists).clone()
         other[best] = gists[best]
-        moved = model.embed_request(model.encode_request(ids, mask)) @ model.embed_tools(other).T
+        moved = model.embed(model.encode_request(ids, mask)) @ model.embed(other).T
         if int(moved.argmax()) == best:  # else the pointer itself has reason to choose another
             (again,) = engine.answer([request._replace(gists=other)], decoding)
             assert again.tokens == answer.tokens

@@ -270,7 +270,7 @@ def test_nearest_is_the_tool_that_the_pointer_space_says():
     model, batch = tiny(focus=True), inputs()
     gists = model.encode_tools(batch.tool_ids, batch.tool_mask)
     request = model.encode_request(batch.input_ids, batch.attention_mask)
-    scores = model.embed_request(request) @ model.embed_tools(gists).T
+    scores = model.embed(request) @ model.embed(gists).T
     for row, place in enumerate(model.nearest(request, gists, batch.tool_index).tolist()):
         tools = [int(t) for t in batch.tool_index[row] if t >= 0]
         assert place == int(scores[row, tools].argmax())
@@ -305,7 +305,7 @@ def test_a_bag_of_words_finds_its_words_untrained():
     for seed in range(5):
         torch.manual_seed(seed)
         model = fresh(bag_of_words=True, copy_head=True, **shape).eval()
-        places = model.embed_tools(model.encode_tools(tools, torch.ones_like(tools, dtype=torch.bool)))
-        asked = model.embed_request(model.encode_request(request, torch.ones_like(request, dtype=torch.bool)))
+        places = model.embed(model.encode_tools(tools, torch.ones_like(tools, dtype=torch.bool)))
+        asked = model.embed(model.encode_request(request, torch.ones_like(request, dtype=torch.bool)))
         found += int(((asked @ places.T).argmax(-1) == torch.arange(8)).sum())
     assert found >= 36, "of 40; a chance of one in eight each"
