@@ -14,7 +14,7 @@ from data import tiny_sgd
 
 from toolformer.data import preparing
 from toolformer.data.audit import leaks, refuse
-from toolformer.data.corpus import Corpus, Kin, request, reword, write_corpus
+from toolformer.data.corpus import Corpus, Kin, fingerprint, request, reword, write_corpus
 from toolformer.data.corpus_rows import CorpusRows
 from toolformer.data.negatives import Negatives
 from toolformer.data.preparing import Rules
@@ -65,8 +65,10 @@ def test_a_leak_fails_and_names_the_pair():
 def test_what_is_written_is_read(tmp_path):
     tools = [tool("f", "a"), tool("g", "a", "b")]
     rows = [example(1, tools[0], "é \n\u2028 {}"), example(2, tools[1], "", called=False)]
+    rows.append(replace(rows[1], id="row/3", draft=ToolCall("g", {"a": "1", "b": None})))
     kin = {tools[0].id: Kin("family", "function", 3)}
     written = write_corpus(tmp_path / "c", tools, {"train": rows, "test_seen": []}, {"note": 1}, kin)
+    assert written.fingerprint == fingerprint(tools, {"train": rows, "test_seen": []})
     again = Corpus.open(tmp_path / "c")
     assert list(again.split("train")) == rows and len(again.split("test_seen")) == 0
     assert list(again.tools.values()) == tools and again.kin[tools[0].id] == Kin("family", "function", 3)
@@ -95,6 +97,7 @@ def test_a_build_that_fails_leaves_the_old_corpus_and_nothing_else(tmp_path):
             r"row/1: gold call of f has z, not one of",
         ),
         (lambda row: replace(row, calls=(ToolCall("f", {}),)), r"row/1: gold call of f lacks required a"),
+        (lambda row: replace(row, draft=ToolCall("h", {})), r"row/1: draft is of h; add the tool"),
         (lambda row: replace(row, calls=(ToolCall("f", {"a": float("nan")}),)), r"row/1: gold call of 'f': .*JSON"),
         (lambda row: replace(row, calls=(ToolCall("h", {}),)), r"row/1: gold call is h, tools are \['f'\]"),
     ],
@@ -148,6 +151,8 @@ def test_rewording_renames_the_call_by_position():
     changed = reword(row, (one, two))
     assert changed.calls == (ToolCall("g", {"y": "2"}, {"y": ["two"]}, ("y",)),) and changed.tools == (two.id,)
     assert reword(changed, (two, one)) == row
+    drafted = replace(row, calls=(), draft=ToolCall("f", {"a": "1", "b": None}))
+    assert reword(drafted, (one, two)).draft == ToolCall("g", {"x": "1", "y": None})
 
 
 def test_hard_negatives_are_other_tools_with_a_like_schema():
@@ -318,7 +323,7 @@ def test_preparing_is_the_same_in_another_process(root, tmp_path, corpus):
 def test_wrong_rules_are_named(root, tmp_path, rules, message):
     with pytest.raises(ValueError, match=message):
         preparing.rows(root, tmp_path / "c", Rules(**rules), progress=False)
-    assert not (tmp_path / "c").exists()
+    assert not list(tmp_path.glob("c/sgd*"))
 
 
 def test_the_command_prepares_and_says_what_is_there(root, tmp_path):

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolformer.data.catalog import Catalog
-from toolformer.data.corpus import Examples
+from toolformer.data.corpus import Examples, read_tools
 from toolformer.data.near import Grams, grams, pairs
 
 
@@ -68,18 +67,22 @@ def refuse(found: Sequence[Leak], shown: int = 5) -> None:
         )
 
 
-def audit_splits(folder: Path, names: Sequence[str], catalog: Catalog, near: float) -> dict[str, Any]:
-    """Counts of exact and near duplicates between the splits that were written; raises where there is one.
+def audit_folder(folder: Path, names: Sequence[str], near: float) -> dict[str, Any]:
+    """Counts of exact and near duplicates between the splits in ``folder``, as they were written.
 
     Unseen are the tools that a row of ``test_unseen`` or ``test_bfcl`` calls; trained are all that a training row calls
-    or offers, in every wording.
+    or offers, in every wording that is trained on.
+
+    Raises:
+        ValueError: there is one; the pairs are named.
     """
-    tools = {tool.id: tool for tool in catalog.tools}
+    tools, kin = read_tools(folder / "tools.parquet")
     splits = {name: Examples(folder / f"{name}.arrow", tools) for name in names}
-    texts = {name: _said(rows) for name, rows in splits.items()}
-    found, requests = between("request", texts, near)
+    found, requests = between("request", {name: _said(rows) for name, rows in splits.items()}, near)
     refuse(found)
-    trained = _trained(splits["train"], catalog)
+    families = {kin[id_].family for id_ in splits["train"].tool_ids()}
+    trained = [id_ for id_ in tools if kin[id_].family in families and kin[id_].use == "trained"]
+    trained += [id_ for id_ in splits["train"].tool_ids() if id_ not in set(trained)]
     asked = {
         id_
         for name in ("test_unseen", "test_bfcl")
@@ -87,17 +90,17 @@ def audit_splits(folder: Path, names: Sequence[str], catalog: Catalog, near: flo
         for id_ in row.tools
         if tools[id_].name in {call.name for call in row.calls}
     }
-    schemas = {
+    texts = {
         "train": {id_: tools[id_].text for id_ in trained},
         "unseen": {id_: tools[id_].text for id_ in sorted(asked)},
     }
-    found, counts = leaks("schema", schemas, near)
+    found, schemas = leaks("schema", texts, near)
     refuse(found)
-    names_ = {tools[id_].name.casefold() for id_ in trained}
-    shared = sorted(tools[id_].name for id_ in asked if tools[id_].name.casefold() in names_)
+    taught = {tools[id_].name.casefold() for id_ in trained}
+    shared = sorted({tools[id_].name for id_ in asked if tools[id_].name.casefold() in taught})
     if shared:
-        raise ValueError(f"corpus: tool name {shared[0]} is trained on and unseen, and {len(shared) - 1} others")
-    return {"near": near, "requests": requests, "schemas": counts, "unseen_tools": len(asked), "shared_names": 0}
+        raise ValueError(f"corpus: {len(shared)} tool names are trained on and unseen: {', '.join(shared[:5])}")
+    return {"near": near, "requests": requests, "schemas": schemas, "unseen_tools": len(asked), "shared_names": 0}
 
 
 def _said(rows: Examples) -> tuple[list[str], Grams]:
@@ -109,10 +112,3 @@ def _said(rows: Examples) -> tuple[list[str], Grams]:
         values.append(said.values)
         sizes.append(said.sizes)
     return ids, Grams(np.concatenate(values), np.cumsum(np.concatenate(sizes)))
-
-
-def _trained(rows: Examples, catalog: Catalog) -> list[str]:
-    """The tools that training shows, in every wording."""
-    used = set(rows.tool_ids())
-    families = {kin.family for tool, kin in zip(catalog.tools, catalog.kin, strict=True) if tool.id in used}
-    return [tool.id for tool, kin in zip(catalog.tools, catalog.kin, strict=True) if kin.family in families]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolformer.data.audit import audit_splits
+from toolformer.data.audit import audit_folder
 from toolformer.data.catalog import read_catalog, write_catalog
 from toolformer.data.corpus import Corpus, encoded, write_tables
 from toolformer.data.corpus_rows import CorpusRows
@@ -53,14 +53,12 @@ def rows(
 
 
 def find_source(name: str, module: str = "") -> Source:
-    """The ``SOURCE`` of a module, under the name that the corpus gives it."""
-    module = module or f"toolformer.data.sources.{name}"
+    """The source of a module (``SOURCE``, or what follows a colon), under the name that the corpus gives it."""
+    module, _, attribute = (module or f"toolformer.data.sources.{name}").partition(":")
     try:
-        return replace(importlib.import_module(module).SOURCE, name=name)
+        return replace(getattr(importlib.import_module(module), attribute or "SOURCE"), name=name)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(
-            f"sources has {name}, but {module} has no SOURCE ({error}); see toolformer/data/sources"
-        ) from error
+        raise ValueError(f"sources has {name}: {error}; a module with a SOURCE is wanted") from error
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ class Builder:
                 "sources": [self._described(name, found, aside[name]) for name in self.sources],
                 "rules": asdict(self.rules),
                 "strata": {split: dict(sum(counts.values(), Counter())) for split, counts in found.items()},
-                "audit": audit_splits(part, list(batches), catalog, self.rules.near),
+                "audit": audit_folder(part, list(batches), self.rules.near),
             }
 
         return write_tables(folder, catalog.tools, batches, meta, dict(zip(by_id, kin, strict=True)))

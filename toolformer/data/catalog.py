@@ -1,7 +1,7 @@
 """In: the tools of all sources, as they were read. Out: one catalog by id, and which tools must stay on one side.
 
-The same name may carry different schemas, so a tool is its id. Tools of one family, of one name or with nearly the same
-schema form a group: a group is trained on, or not, as a whole.
+The same name may carry different schemas, so a tool is its id. Tools of one name or with nearly the same schema are
+alike; with those of one family they form a group, which is trained on, or not, as a whole.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from toolformer.records import Tool, tool_from_json
 class Catalog:
     """Every tool of every source, in the order of sources and rows.
 
-    ``groups[i]`` is the place of the first tool of tool i's group; ``owners[i]`` are the places of the sources that
-    have tool i.
+    ``alike[i]`` is the place of the first tool that is like tool i, ``groups[i]`` that of the first tool of its group;
+    ``owners[i]`` are the places of the sources that have tool i.
     """
 
     tools: list[Tool]
     kin: list[Kin]
     owners: list[set[int]]
+    alike: np.ndarray
     groups: np.ndarray
 
     def __len__(self) -> int:
@@ -61,19 +62,24 @@ def codes(values: Iterable[str]) -> np.ndarray:
 
 
 def write_catalog(folder: Path, names: Sequence[str], tables: Sequence[pa.Table], near: float) -> None:
-    """Work out the groups of the sources' tables ``tools.arrow``: tools of one family, of one name, or nearly alike."""
+    """Work out which tools of the sources' tables ``tools.arrow`` are alike, and their groups."""
     tools, kin, _ = _merged(names, tables)
-    groups = clusters(grams([tool.text for tool in tools]), near)
-    for key in (codes(tool.name.casefold() for tool in tools), codes(k.family for k in kin)):
-        first = np.full(len(tools), len(tools))
-        np.minimum.at(first, key, np.arange(len(tools)))
-        groups = joined(groups, np.arange(len(tools)), first[key])
-    np.save(folder / "groups.npy", groups)
+    alike = clusters(grams([tool.text for tool in tools]), near)
+    alike = _joined_by(alike, codes(tool.name.casefold() for tool in tools))
+    np.save(folder / "alike.npy", alike)
+    np.save(folder / "groups.npy", _joined_by(alike, codes(k.family for k in kin)))
+
+
+def _joined_by(labels: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Clusters after those of one key were joined."""
+    first = np.full(len(labels), len(labels))
+    np.minimum.at(first, keys, np.arange(len(labels)))
+    return joined(labels, np.arange(len(labels)), first[keys])
 
 
 def read_catalog(folder: Path, names: Sequence[str], tables: Sequence[pa.Table]) -> Catalog:
-    """The catalog of the sources' tables with the groups that ``write_catalog`` found."""
-    return Catalog(*_merged(names, tables), np.load(folder / "groups.npy"))
+    """The catalog of the sources' tables with what ``write_catalog`` found."""
+    return Catalog(*_merged(names, tables), np.load(folder / "alike.npy"), np.load(folder / "groups.npy"))
 
 
 def _merged(names: Sequence[str], tables: Sequence[pa.Table]) -> tuple[list[Tool], list[Kin], list[set[int]]]:

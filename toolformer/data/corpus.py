@@ -31,7 +31,7 @@ from toolformer.records import (
 from toolformer.schemas import parameters_of, required_of
 
 FORMAT = 2
-# Messages and calls are JSON text: their inner fields vary from row to row.
+# Messages, calls and drafts are JSON text: their inner fields vary from row to row.
 ROWS = pa.schema(
     [
         ("id", pa.string()),
@@ -42,6 +42,7 @@ ROWS = pa.schema(
         ("source", pa.string()),
         ("stratum", pa.string()),
         ("pattern", pa.string()),
+        ("draft", pa.string()),  # "" where there is none
     ]
 )
 TOOLS = pa.schema(
@@ -94,7 +95,8 @@ def reword(example: Example, *changes: tuple[Tool, Tool]) -> Example:
         )
 
     tools = tuple(by_id[id_].id if id_ in by_id else id_ for id_ in example.tools)
-    return replace(example, tools=tools, calls=tuple(map(renamed, example.calls)))
+    draft = None if example.draft is None else renamed(example.draft)
+    return replace(example, tools=tools, calls=tuple(map(renamed, example.calls)), draft=draft)
 
 
 def fingerprint(tools: Iterable[Tool], splits: Mapping[str, Iterable[Example]]) -> str:
@@ -120,19 +122,27 @@ def _lines(table: pa.Table) -> Iterator[str]:
     """Each row as ``fingerprint`` sees it, put together from the JSON that is stored."""
     for batch in table.to_batches():
         for row in batch.to_pylist():
-            parts = (row[key] if key in _JSON else json.dumps(row[key], ensure_ascii=False) for key in ROWS.names)
-            yield "{" + ", ".join(f'"{key}": {part}' for key, part in zip(ROWS.names, parts, strict=True)) + "}"
+            parts = (
+                (key, row[key] if key in _JSON else json.dumps(row[key], ensure_ascii=False)) for key in ROWS.names
+            )
+            yield "{" + ", ".join(f'"{key}": {part}' for key, part in parts if part) + "}"
 
 
-_JSON = ("messages", "calls")
+_JSON = ("messages", "calls", "draft")
 
 
 def columns(examples: Sequence[Example]) -> list[list[Any]]:
     """The columns of ``ROWS``."""
     rows = [example_to_json(example) for example in examples]
-    return [
-        [json.dumps(row[key], ensure_ascii=False) if key in _JSON else row[key] for row in rows] for key in ROWS.names
-    ]
+    found = {key: [row.get(key) for row in rows] for key in ROWS.names}
+    for key in _JSON:
+        found[key] = ["" if value is None else json.dumps(value, ensure_ascii=False) for value in found[key]]
+    return list(found.values())
+
+
+def decoded(rows: Iterable[Mapping[str, Any]]) -> list[Example]:
+    """The examples of rows of a table."""
+    return [example_from_json({**row, **{key: json.loads(row[key]) for key in _JSON if row[key]}}) for row in rows]
 
 
 def encoded(
@@ -219,7 +229,12 @@ def _write_tools(path: Path, catalog: Mapping[str, Tool], kin: Mapping[str, Kin]
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows, TOOLS), path)
 
 
-def _read_tools(path: Path) -> list[dict[str, Any]]:
+def read_tools(path: Path) -> tuple[dict[str, Tool], dict[str, Kin]]:
+    """The catalog of a corpus, and what is known of each tool, by id.
+
+    Raises:
+        ValueError: the file is broken; it is named.
+    """
     import pyarrow.parquet
 
     try:
@@ -227,7 +242,12 @@ def _read_tools(path: Path) -> list[dict[str, Any]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}:1: cannot be read: {error}; prepare the corpus again") from error
     _check_columns(path, table, TOOLS)
-    return table.to_pylist()
+    rows = table.to_pylist()
+    tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in rows}
+    wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
+    if wrong:
+        raise ValueError(f"{path}:1: tool {wrong[0]} does not hash to its id; prepare it again")
+    return tools, {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in rows}
 
 
 def _check_columns(path: Path, table: pa.Table, schema: pa.Schema) -> None:
@@ -261,7 +281,9 @@ def check_gold(example: Example, catalog: Mapping[str, Tool], place: str, *, cho
     """
     tools = {catalog[id_].name: catalog[id_] for id_ in example.tools}
     where = f"{place}: row {example.id}"
-    for call in example.calls:
+    if example.draft is not None and example.draft.name not in tools:
+        raise Unfit("the draft names no tool on offer", f"{where}: draft is of {example.draft.name}; add the tool")
+    for call in (*example.calls, *filter(None, [example.draft])):
         declared, required = parameters_of(tools[call.name]), required_of(tools[call.name])
         for key in [*call.arguments, *call.accepted, *call.omittable]:
             if key not in declared:
@@ -312,12 +334,7 @@ class Corpus:
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             found = info.get("format") if isinstance(info, dict) else type(info).__name__
             raise ValueError(f"{path}:1: format is {found}, this version reads {FORMAT}; prepare the corpus again")
-        table = _read_tools(folder / "tools.parquet")
-        tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in table}
-        kin = {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in table}
-        wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
-        if wrong:
-            raise ValueError(f"{folder / 'tools.parquet'}:1: tool {wrong[0]} does not hash to its id; prepare it again")
+        tools, kin = read_tools(folder / "tools.parquet")
         return cls(folder, tools, kin, info)
 
     @property
@@ -370,8 +387,7 @@ class Examples(Sequence[Example]):
 
     def read(self, table: pa.Table | pa.RecordBatch) -> list[Example]:
         """The examples of a part of the table."""
-        parsed = ({**row, **{key: json.loads(row[key]) for key in _JSON}} for row in table.to_pylist())
-        examples = [example_from_json(row) for row in parsed]
+        examples = decoded(table.to_pylist())
         for example in examples:
             check(example, self.catalog, str(self.path))
         return examples

@@ -54,7 +54,7 @@ class CorpusRows:
         families = {corpus.kin[id_].family for id_ in self.examples.tool_ids()}
         self.wordings: dict[str, list[str]] = {family: [] for family in sorted(families)}
         for id_, kin in corpus.kin.items():
-            if kin.family in families:
+            if kin.family in families and kin.use == "trained":
                 self.wordings[kin.family].append(id_)
         self.base = {family: ids[0] for family, ids in self.wordings.items()}
         self.place = {family: i for i, family in enumerate(self.base)}

@@ -5,7 +5,6 @@ Rows are taken portion by portion from files that are mapped into memory.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from toolformer.data.corpus import ROWS
+from toolformer.data.corpus import ROWS, decoded
 from toolformer.data.near import ranges
 from toolformer.data.offers import Offers
 from toolformer.data.reading import ASIDE
 from toolformer.data.rules import ORDER
 from toolformer.data.splitting import TRAINED, Pile, Splits
 from toolformer.data.tables import mapped
-from toolformer.records import Example, example_from_json
+from toolformer.records import Example
 
 
 def portions(table: pa.Table, rows: np.ndarray) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
@@ -54,12 +53,9 @@ def evaluation_rows(pile: Pile, splits: Splits, name: str, offers: Offers, seed:
     table = pa.Table.from_batches(
         [batch for _, batch in portions(pile.table.select(ROWS.names), splits.of(name))], ROWS
     )
-    found = table.to_pylist()
+    found = decoded(table.to_pylist())
     for place in np.random.default_rng([seed, ORDER.index(name)]).permutation(len(found)):
-        row = found[place]
-        yield offers.add(
-            example_from_json({**row, **{key: json.loads(row[key]) for key in ("messages", "calls")}}), name
-        )
+        yield offers.add(found[place], name)
 
 
 def set_aside(path: Path, pile: Pile, splits: Splits, tables: Mapping[str, Path]) -> dict[str, Counter[str]]:

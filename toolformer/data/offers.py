@@ -42,7 +42,9 @@ ALIKE = 0.5  # a tool of another source that reads so much like a right one may 
 def without_tool(example: Example, rng: np.random.Generator) -> Example:
     """The same request where its tool is not offered: the right answer is to say so."""
     reply = REFUSALS[int(rng.integers(len(REFUSALS)))]
-    return replace(example, id=f"{example.id}/tool_missing", tools=(), calls=(), reply=reply, stratum="tool_missing")
+    return replace(
+        example, id=f"{example.id}/tool_missing", tools=(), calls=(), reply=reply, stratum="tool_missing", draft=None
+    )
 
 
 class Offers:
@@ -85,7 +87,7 @@ class Offers:
         fixed = example.source in self.as_upstream or (not example.calls and len(offered) > 1)
         if example.calls and split == "test_unseen":
             example = replace(example, stratum=self._stratum(example, gold))
-        avoid = gold
+        avoid = gold or offered[:1]
         if example.calls and example.source not in self.evaluates and rng.random() < self.rules.tool_missing_share:
             example, offered, gold = without_tool(example, rng), [place for place in offered if place not in gold], []
         if not fixed:

@@ -26,7 +26,7 @@ from toolformer.data.near import Grams, grams
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.data.steps import made
 from toolformer.data.tables import TableWriter, one_array
-from toolformer.records import Example, Tool, example_to_json, tool_to_json
+from toolformer.records import Tool, example_to_json, tool_to_json
 from toolformer.schemas import validate
 
 CHUNK = 4096
@@ -134,18 +134,21 @@ def read_source(source: Source, folder: Path, out: Path, progress: Callable[[int
         TableWriter(out / "set_aside.arrow", ASIDE) as aside,
     ):
         for found in _chunks(source.read(folder)):
-            kept: list[tuple[Found, tuple[str, ...]]] = []
+            kept, said = [], []
             for row in found:
-                if isinstance(row, Found):
-                    try:
-                        kept.append((row, tools.checked(row)))
-                        continue
-                    except Unfit as unfit:
-                        row = SetAside(row.place, unfit.reason, json.dumps(example_to_json(row.example)))
-                aside.add([source.name], [row.place], [row.reason], [row.text])
-                counts[row.reason] += 1
+                try:
+                    row = row if isinstance(row, SetAside) else tools.checked(row)
+                except Unfit as unfit:
+                    text = json.dumps(example_to_json(row.example), default=str)
+                    row = SetAside(row.place, unfit.reason, text)
+                if isinstance(row, SetAside):
+                    aside.add([source.name], [row.place], [row.reason], [row.text.encode(errors="replace").decode()])
+                    counts[row.reason] += 1
+                else:
+                    kept.append(row.values)
+                    said.append(row.request)
             if kept:
-                rows.add(*_columns(kept, source.name))
+                rows.add(*map(list, zip(*kept, strict=True)), _sets(grams(said)))
             progress(len(found))
     for offered in source.tools(folder) if source.tools else ():
         tools.known(offered)
@@ -168,18 +171,16 @@ def _chunks(rows: Iterator[Found | SetAside]) -> Iterator[list[Found | SetAside]
         yield chunk
 
 
-def _columns(kept: list[tuple[Found, tuple[str, ...]]], name: str) -> list[Any]:
-    """The columns of ``READ``."""
-    examples = [row.example for row, _ in kept]
-    said: Grams = grams([request(example) for example in examples])
-    lists = pa.ListArray.from_arrays(pa.array(said.starts, pa.int32()), pa.array(said.values))
-    return [
-        *columns([replace(example, source=name) for example in examples]),
-        [row.place for row, _ in kept],
-        [row.upstream for row, _ in kept],
-        [list(gold) for _, gold in kept],
-        lists,
-    ]
+def _sets(said: Grams) -> pa.Array:
+    """The column ``grams``."""
+    return pa.ListArray.from_arrays(pa.array(said.starts, pa.int32()), pa.array(said.values))
+
+
+class _Fit(NamedTuple):
+    """A row that can be used: its columns but for the last, and what is said in it."""
+
+    values: list[Any]
+    request: str
 
 
 class _Tools:
@@ -205,17 +206,22 @@ class _Tools:
             self.found[id_] = offered._replace(family=family, function=offered.function or family)
         return id_
 
-    def checked(self, row: Found) -> tuple[str, ...]:
-        """The ids of the tools that gold calls.
+    def checked(self, row: Found) -> _Fit:
+        """The row, if it can be used.
 
         Raises:
-            Unfit: the row cannot be used.
+            Unfit: it cannot.
         """
-        example: Example = row.example
+        example = replace(row.example, source=self.source.name)
         ids = tuple(map(self.known, row.offered))
         if ids != example.tools:
             raise Unfit("its tools are not those it offers", f"{row.place}: offers {ids}, names {example.tools}")
         catalog = {offered.tool.id: offered.tool for offered in row.offered}
+        try:
+            values = [column[0] for column in columns([example])]
+            "".join(value for value in values if isinstance(value, str)).encode()
+        except (TypeError, ValueError) as error:  # half a surrogate pair, or a value that JSON does not have
+            raise Unfit("the row is no JSON text", f"{row.place}: row {example.id!r}: {error}") from error
         if not example.messages or not example.messages[-1].content.strip():
             raise Unfit("the request is empty", f"{row.place}: row {example.id}: its last message is empty")
         check(example, catalog, row.place)
@@ -225,7 +231,7 @@ class _Tools:
         if not self.source.selects_only:
             for call in example.calls:
                 _fits(by_name[call.name], dict(call.arguments), row.place)
-        return tuple(tool.id for tool in called)
+        return _Fit([*values, row.place, row.upstream, [tool.id for tool in called]], request(example))
 
 
 def _fits(tool: Tool, arguments: Mapping[str, Any], place: str) -> None:

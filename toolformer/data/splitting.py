@@ -164,7 +164,7 @@ def split_rows(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules
     ids = pc.dictionary_encode(one_array(pile.table["id"])).indices.to_numpy()
     splits.drop(~_first(ids, np.ones(len(pile), bool)), "its id is that of an earlier row")
     splits.drop(
-        ~evaluating & pile.about.any(purpose == RESERVED), "a tool of it belongs to a source that only evaluates"
+        ~evaluating & pile.about.any(purpose == RESERVED), "a tool of it is like one of a source that only evaluates"
     )
     several = pile.about.sizes > 0
     for kind, split in ((UNSEEN, "test_unseen"), (VALIDATION, "validation")):
@@ -177,40 +177,37 @@ def split_rows(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules
     _once(pile, evaluating, splits)
     _apart(pile, rules, splits)
     _taught(pile, splits)
-    _sampled(pile, evaluating, rules, splits)
+    _sampled(pile, evaluating, purpose, rules, splits)
     return splits, purpose
 
 
 def purposes(pile: Pile, uses: Sequence[Use], evaluates: Sequence[bool], rules: Rules) -> np.ndarray:
-    """What each tool of the catalog is for; the same for all tools of a group."""
-    catalog = pile.catalog
-    kind = np.full(len(catalog), TRAINED)  # by group: looked up at a group's first tool
-    groups = catalog.groups
+    """What each tool of the catalog is for: the same for all of a group, but for those like one that only evaluates."""
+    catalog, evaluating = pile.catalog, {number for number, flag in enumerate(evaluates) if flag}
+    groups, count = catalog.groups, len(catalog)
     keys = np.array([int(tool.id, 16) for tool in catalog.tools], dtype=np.uint64)
-    smallest = np.full(len(catalog), np.iinfo(np.uint64).max)
+    smallest = np.full(count, np.iinfo(np.uint64).max)
     np.minimum.at(smallest, groups, keys)
-    owned = [set() for _ in range(len(catalog))]
+    owned: list[set[int]] = [set() for _ in range(count)]
     for place, owners in enumerate(catalog.owners):
-        owned[groups[place]] |= owners
-    known = np.zeros(len(catalog), dtype=bool)
+        owned[groups[place]] |= owners - evaluating
+    known = np.zeros(count, dtype=bool)
+    kind = np.full(count, TRAINED)  # by group: looked up at its first tool
+    about, rows = groups[pile.about.values], pile.about.owners
     for number, use in enumerate(uses):
-        mine = pile.source == number
-        if evaluates[number]:
-            continue
-        learned = pile.of_upstream(number, use.trained) if use.trained else mine & ~pile.of_upstream(number, use.tested)
-        known[groups[pile.about.values[learned[pile.about.owners]]]] = True
+        learned = pile.of_upstream(number, use.trained) if use.trained else pile.source == number
+        learned &= ~pile.of_upstream(number, use.tested)
+        if number not in evaluating:
+            known[about[learned[rows]]] = True
     for number, use in enumerate(uses):
-        tested = pile.of_upstream(number, use.tested)[pile.about.owners]
-        new = groups[pile.about.values[tested]]
+        new = about[pile.of_upstream(number, use.tested)[rows]]
         kind[new[~known[new]]] = UNSEEN
-    lone = [len(owners) == 1 for owners in owned]
-    held = np.array([uses[min(owners)].held_back if one else 0.0 for owners, one in zip(owned, lone, strict=True)])
+    held = np.array([uses[min(owners)].held_back if len(owners) == 1 else 0.0 for owners in owned])
     kind[(kind == TRAINED) & (share(smallest, rules.seed, 0) < held)] = UNSEEN
     kind[(kind == TRAINED) & (share(smallest, rules.seed, 1) < rules.validation_tools)] = VALIDATION
-    for place, owners in enumerate(owned):
-        if any(evaluates[number] for number in owners):
-            kind[place] = RESERVED
-    return kind[groups]
+    reserved = np.zeros(count, dtype=bool)
+    reserved[catalog.alike[[bool(owners & evaluating) for owners in catalog.owners]]] = True
+    return np.where(reserved[catalog.alike], RESERVED, kind[groups])
 
 
 def _tests_of_trained_tools(pile: Pile, uses: Sequence[Use], rules: Rules, splits: Splits) -> None:
@@ -255,22 +252,12 @@ def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
-    """Each request once in a split; in a source that only evaluates, once with the same tools and calls."""
+    """Each request once in a split; the rows of a source that only evaluates stay as they are."""
     mixed = (share(pile.said.values, 0, 9) * 2**53).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     said = np.add.reduceat(mixed, pile.said.starts[:-1]) + pile.said.sizes.astype(np.uint64)
-    rest = _row_codes(pile, evaluating).astype(np.uint64)
     for number, name in enumerate(ORDER):
-        mine = splits.split == number
-        key = said * np.uint64(31) + rest
-        splits.drop(mine & ~_first(key, mine), f"{name}: request repeated")
-
-
-def _row_codes(pile: Pile, rows: np.ndarray) -> np.ndarray:
-    """A number for tools and calls of each of ``rows`` (bool), 0 of the others."""
-    out = np.zeros(len(pile), dtype=np.int64)
-    part = pile.table.select(["tools", "calls"]).filter(pa.array(rows)).to_pylist()
-    out[rows] = 1 + codes(f"{sorted(row['tools'])}{row['calls']}" for row in part)
-    return out
+        mine = (splits.split == number) & ~evaluating
+        splits.drop(mine & ~_first(said, mine), f"{name}: request repeated")
 
 
 def _apart(pile: Pile, rules: Rules, splits: Splits) -> None:
@@ -305,17 +292,23 @@ def _patterns(pile: Pile, splits: Splits) -> None:
     splits.split[splits.of("test_held_out") & named & learned[pile.pattern]] = ORDER.index("test_seen")
 
 
-def _sampled(pile: Pile, evaluating: np.ndarray, rules: Rules, splits: Splits) -> None:
-    """At most ``most_rows`` calls of a source in an evaluation split, and rows without a call in equal parts."""
+def _sampled(pile: Pile, evaluating: np.ndarray, purpose: np.ndarray, rules: Rules, splits: Splits) -> None:
+    """At most ``most_rows`` calls of a source in an evaluation split, and rows without a call in equal parts.
+
+    Of unseen tools, those of known domains and those of new ones are counted apart.
+    """
     order = share(np.minimum.reduceat(pile.said.values, pile.said.starts[:-1]), rules.seed, 5)
     calls = pile.called.sizes > 0
+    domains = codes(f"{kin.source}/{kin.domain}" for kin in pile.catalog.kin)
+    familiar = pile.called.all(np.isin(domains, domains[purpose == TRAINED]))
     for name in ORDER[:-1]:
         for number in range(len(pile.names)):
             mine = splits.of(name) & (pile.source == number) & ~evaluating
             if not mine.any():
                 continue
             strata = np.unique(pile.stratum[mine & ~calls]).tolist()
-            kept = _lowest(mine & calls, order, rules.most_rows)
+            kept = _lowest(mine & calls & familiar, order, rules.most_rows)
+            kept |= _lowest(mine & calls & ~familiar, order, rules.most_rows)
             among = int(kept.sum()) or rules.most_rows
             total = round(among * rules.no_call_share / (1 - rules.no_call_share))
             for stratum in sorted(strata, key=pile.strata.__getitem__):

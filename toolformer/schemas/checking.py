@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from toolformer.calls import MAX_DEPTH
@@ -34,16 +35,26 @@ def validate(tool: Tool, place: str) -> None:
     if not isinstance(tool.parameters, Mapping) or tool.parameters.get("type") != "object":
         raise wrong(where, "parameters", tool.parameters, 'a schema with "type": "object" is wanted')
     _check(tool.parameters, where, "parameters", 0)
+    try:
+        text = json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError) as error:  # among them half a surrogate pair
+        raise ValueError(f"{where}: parameters are no JSON: {error}; use plain JSON values") from None
+    if refusal := _refusal(text):
+        path, value, message = refusal
+        raise wrong(where, path, value, f"JSON Schema refuses it: {message}")
+
+
+@lru_cache(maxsize=1 << 14)  # 2 ms a schema; public data repeat a tool in row after row
+def _refusal(parameters: str) -> tuple[str, Any, str] | None:
+    """Where and why JSON Schema refuses the schema of this text."""
     import jsonschema  # 0.2 s that most users of this module do not need
 
     try:
-        json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False).encode()
-        jsonschema.Draft202012Validator.check_schema(tool.parameters)
+        jsonschema.Draft202012Validator.check_schema(json.loads(parameters))
     except jsonschema.SchemaError as error:
-        path = "parameters" + error.json_path[1:]
-        raise wrong(where, path, error.instance, f"JSON Schema refuses it: {error.message[:80]}") from None
-    except (TypeError, ValueError) as error:  # among them half a surrogate pair
-        raise ValueError(f"{where}: parameters are no JSON: {error}; use plain JSON values") from None
+        return f"parameters{error.json_path[1:]}", error.instance, error.message[:80]
+    return None
 
 
 def _check(schema: Any, where: str, path: str, depth: int) -> None:
