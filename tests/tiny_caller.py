@@ -73,10 +73,11 @@ def random_model(seed: int = 0, ends: float = 1.0, **changes) -> ToolFormerMicro
 class Reader(ToolFormerMicro):
     """Gist of a schema, and view of a request, is a bag of the words that descriptions use; rare ones count more."""
 
-    def encode_tools(self, tool_ids, tool_mask):
-        weight = tool_mask[..., None].to(self.embed_tokens.weight.dtype)
-        words = (self.embed_tokens(tool_ids) * weight).sum(1)
-        return words[:, None].expand(-1, self.config.num_gists, -1).contiguous()
+    def read(self, input_ids, mask):
+        return self.embed_tokens(input_ids) * mask[..., None]
+
+    def pool(self, reading, mask):
+        return reading.sum(1)[:, None].expand(-1, self.config.num_gists, -1).contiguous()
 
 
 class Deaf(Reader):
@@ -84,9 +85,6 @@ class Deaf(Reader):
 
     def encode_tools(self, tool_ids, tool_mask):
         return torch.ones(len(tool_ids), self.config.num_gists, self.config.hidden_size)
-
-    def encode_request(self, input_ids, mask):
-        return Reader.encode_tools(self, input_ids, mask).mean(1)
 
 
 def hand_made(kind: type[Reader] = Reader) -> ToolFormerMicro:

@@ -17,6 +17,7 @@ from types import FrameType
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: LSF's REQUEUE_EXIT_VALUES and Slurm's RequeueExit can name it
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 TOGETHER = 1.0  # seconds; torchrun passes on a signal that the scheduler has sent to everyone: that is one signal
+PATIENCE = 30  # seconds that a process which prepares batches stays after SIGTERM, should nobody end it
 CONTINUE = "the same command goes on from the last checkpoint"
 
 
@@ -42,9 +43,10 @@ def listen() -> None:
 
 
 def ignore() -> None:
-    """For processes that prepare batches: whoever trains ends them, not a signal that was sent to all."""
+    """For processes that prepare batches: a signal sent to all is for the one that trains, and that one ends them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))
 
 
 def asked() -> bool:
@@ -62,6 +64,8 @@ def stop(place: str, number: signal.Signals | None = None) -> Stopped:
 @contextmanager
 def deferred() -> Generator[None]:
     """Within, a signal only leaves word for ``asked``; a second one still ends the process at once."""
+    if asked():  # where it came, the exception was swallowed: in a destructor
+        raise stop("between two parts of the run")
     _Asked.deferred = True
     try:
         yield

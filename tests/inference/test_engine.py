@@ -36,7 +36,7 @@ def test_free_decoding_is_greedy_generation_without_a_cache(extras):
         memory, memory_mask = model.memory(request.gists, torch.arange(len(request.tools))[None])
         written = model.generate(
             ids, attention_mask=mask.long(), memory=memory, memory_mask=memory_mask,
-            do_sample=False, use_cache=False, max_new_tokens=12, eos_token_id=prompts().end, pad_token_id=0,
+            reading=model.read(ids, mask), do_sample=False, use_cache=False, max_new_tokens=12, eos_token_id=prompts().end, pad_token_id=0,
         )[0, ids.shape[1] :].tolist()  # fmt: skip
         assert answer.tokens == written
         finished += answer.finished
@@ -91,7 +91,8 @@ def test_every_pointed_decision_is_the_pointers(query, focus):
                     looks += [pick - 1] * (len(prompt) + end - 1 - len(looks)) + [-1] * bool(end) if number else []
                     memory_mask = model.focused(memory_mask, torch.tensor([looks]))
                 states = model.decode(ids, memory=memory, memory_mask=memory_mask)[:, -1:]
-                shares = model.point(states, view, gists, index)[0, 0].softmax(-1)
+                called = torch.tensor([[[tool.name in names[:number] for tool in tools]]])
+                shares = model.point(states, view, gists, index, called)[0, 0].softmax(-1)
             assert torch.allclose(shares, torch.tensor(answer.choices[number]).float(), atol=1e-4)
             pick = int(shares.argmax())
             if pick and number < engine.most_calls:
@@ -178,14 +179,14 @@ def test_what_a_call_says_depends_on_no_other_tool(decoding):
     engine = Engine(model, prompts(), max_new_tokens=40, most_calls=1)
     gists = engine.encode(tools)
     asked = [Request(example.messages, tools, gists) for example, _ in rows()[:6]]
-    places = model.embed_tools(gists)
+    places = model.embed(gists)
     for request, answer in zip(asked, engine.answer(asked, decoding), strict=True):
         ids, mask = pad([prompts().prompt(request.messages, room=40)])
         with torch.no_grad():
-            best = int((model.embed_request(model.encode_request(ids, mask)) @ places.T).argmax())
+            best = int((model.embed(model.encode_request(ids, mask)) @ places.T).argmax())
         other = gists.mean(0, keepdim=True).expand_as(gists).clone()
         other[best] = gists[best]
-        moved = model.embed_request(model.encode_request(ids, mask)) @ model.embed_tools(other).T
+        moved = model.embed(model.encode_request(ids, mask)) @ model.embed(other).T
         if int(moved.argmax()) == best:  # else the pointer itself has reason to choose another
             (again,) = engine.answer([request._replace(gists=other)], decoding)
             assert again.tokens == answer.tokens
@@ -211,7 +212,8 @@ def test_constrained_decoding_looks_where_training_looked():
         memory, mask = model.memory(gists, index)
         with torch.no_grad():
             states = model.decode(ids, memory=memory, memory_mask=model.focused(mask, torch.tensor([looks])))
-            logits = model.next_token_logits(states, ids, None, None)[0]
+            reading = model.read(ids[:, : len(prompt)], torch.ones(1, len(prompt), dtype=torch.bool))
+            logits = model.next_token_logits(states, ids, None, None, reading=reading)[0]
         matcher = engine.grammar.choice(tools, 1)
         for at, token in enumerate(answer.tokens, start=len(prompt)):
             allowed = torch.from_numpy(engine.grammar.allowed([matcher], logits.shape[1]))[0]

@@ -185,6 +185,10 @@ class StageData(L.LightningDataModule):
 
     def on_exception(self, exception: BaseException) -> None:
         """See ``ResumableLoader.close``."""
+        self.teardown("fit")
+
+    def teardown(self, stage: str) -> None:
+        """See ``ResumableLoader.close``."""
         if self.loader is not None:
             self.loader.close()
 

@@ -126,7 +126,8 @@ class Engine:
             batch = writing.start(rows)
             states = writing.read(batch)
             scores = writing.scores(batch, list(range(len(rows))), states[:, -1]) if writing.points else None
-            logits = self.model.next_token_logits(states, batch.ids, batch.mask, None, last=1)[:, 0].float().cpu()
+            last = self.model.next_token_logits(states, batch.ids, batch.mask, None, last=1, reading=batch.reading)
+            logits = last[:, 0].float().cpu()
             for place, row in enumerate(rows):
                 own = [] if scores is None else scores[place, : 1 + len(requests[row].tools)].tolist()
                 out[row] = (logits[place], own)
@@ -142,7 +143,8 @@ class _Batch:
     mask: Tensor  # (B, L), left-padded
     memory: Tensor  # (B, M, D)
     memory_mask: Tensor  # (B, M)
-    request: Tensor | None  # (B, D)
+    request: Tensor | None  # (B, K, D)
+    reading: Tensor | None  # (B, T, D) until the prompt's keys are in the cache
     cache: GistCache
 
     def select(self, keep: list[int]) -> None:
@@ -264,16 +266,19 @@ class _Writing:
         ids, mask = ids.to(device), mask.to(device)
         gists, index = self._gists(rows, self.tools)
         memory, memory_mask = model.memory(gists, index)
-        request = None
+        request = reading = None
+        if model.needs_request and self.decides or model.copy_head is not None:
+            reading = model.read(ids, mask)
         if model.needs_request and self.decides:
-            request = model.encode_request(ids, mask)
+            assert reading is not None
+            request = model.pool(reading, mask)
             if self.focuses:
                 for row, nearest in zip(rows, model.nearest(request, gists, index).tolist(), strict=True):
                     self.focus[row] = nearest
         if self.decoding == "constrained":
             for row in rows:
                 self.matchers[row] = self.engine.grammar.choice(self.requests[row].tools, self.engine.most_calls)
-        return _Batch(rows, ids, mask.long(), memory, memory_mask, request, GistCache(DynamicCache()))
+        return _Batch(rows, ids, mask.long(), memory, memory_mask, request, reading, GistCache(DynamicCache()))
 
     def _gists(self, rows: list[int], width: int = 0) -> tuple[Tensor, Tensor]:
         """The gists of some rows, and which row has which: ``(U, K, D)``, ``(B, N)`` with N at least ``width``."""
@@ -314,7 +319,10 @@ class _Writing:
         states = self.read(batch)
         if self.decides:
             self._decide(batch, states[:, -1])
-        logits = self.model.next_token_logits(states, batch.ids, batch.mask, batch.cache, last=1)[:, 0]
+        logits = self.model.next_token_logits(
+            states, batch.ids, batch.mask, batch.cache, last=1, reading=batch.reading
+        )[:, 0]
+        batch.reading = None
         chosen = self._choose(batch, logits.float())
         before = sum(self.ended[row] for row in batch.rows)
         keep = self._append(batch, chosen)

@@ -154,39 +154,40 @@ class ToolPointer(nn.Module):
         self.temperature, self.query = config.pointer_temperature, config.pointer_query
         self.proj = nn.Linear(config.hidden_size, size, bias=False)
         self.state_proj = nn.Linear(config.hidden_size, size) if self.query != "encoder" else None
+        self.ask = nn.Linear(config.hidden_size, config.hidden_size, bias=False) if self.query == "both" else None
         self.no_call = nn.Linear(config.hidden_size, 1)
         self.trust = nn.Parameter(torch.tensor(HALFWAY))  # how much the best match speaks for a call
         self.again = nn.Parameter(torch.tensor(0.0))  # added to the cosine of a tool that the answer has called before
 
-    def tools(self, gists: Tensor) -> Tensor:
-        """``gists (U, K, D)`` -> unit vectors ``(U, E)``."""
-        return self.requests(gists.mean(1))
-
-    def requests(self, pooled: Tensor) -> Tensor:
-        """Pooled requests ``(B, D)`` -> unit vectors ``(B, E)``, by the projection that tools go through."""
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Pooled gists of tools or of requests ``(..., D)`` -> unit vectors ``(..., E)``."""
         return F.normalize(self.proj(pooled).float(), dim=-1)
 
-    def queries(self, states: Tensor, pooled: Tensor | None) -> Tensor:
-        """Decoder states ``(B, P, D)`` and the pooled request ``(B, D)`` -> unit vectors ``(B, P, E)``."""
+    def queries(self, states: Tensor, request: Tensor | None) -> Tensor:
+        """Decoder states ``(B, P, D)`` and the request's gists ``(B, K, D)`` -> unit vectors ``(B, P, E)``.
+
+        A state that knows what has been called already can ask for the part of the request that is left.
+        """
         if self.state_proj is None:
-            assert pooled is not None
-            return self.requests(pooled)[:, None].expand(-1, states.shape[1], -1)
+            assert request is not None
+            return self.embed(request.mean(1))[:, None].expand(-1, states.shape[1], -1)
         query = self.state_proj(states).float()
-        if self.query == "both":
-            assert pooled is not None
-            query = query + self.requests(pooled)[:, None] * query.shape[-1] ** 0.5
+        if self.ask is not None:
+            assert request is not None
+            shares = (self.ask(states) @ request.mT * request.shape[-1] ** -0.5).softmax(-1)  # (B, P, K)
+            query = query + self.embed(shares @ request) * query.shape[-1] ** 0.5
         return F.normalize(query, dim=-1)
 
     def scores(
-        self, states: Tensor, pooled: Tensor | None, tools: Tensor, tool_index: Tensor, called: Tensor | None
+        self, states: Tensor, request: Tensor | None, tools: Tensor, tool_index: Tensor, called: Tensor | None
     ) -> Tensor:
         """``states (B, P, D)``, ``tools (U, E)``, ``tool_index (B, N)`` -> ``(B, P, 1 + N)``; absent tools are -inf.
 
-        ``called (B, P, N)`` marks the tools that the answer has called so far, None = none. Whether to call is read off the state;
-        how well the best tool matches speaks for it as far as it has proved to.
+        ``called (B, P, N)`` marks the tools that the answer has called so far, None = none. Whether to call is
+        read off the state; how well the best tool matches speaks for it as far as it has proved to.
         """
         chosen = tools[tool_index.clamp(min=0)]  # (B, N, E)
-        similarity = torch.einsum("bpe,bne->bpn", self.queries(states, pooled), chosen)
+        similarity = torch.einsum("bpe,bne->bpn", self.queries(states, request), chosen)
         if called is not None:
             similarity = similarity + self.again * called
         similarity = similarity / self.temperature
@@ -208,10 +209,23 @@ class CopyHead(nn.Module):
         super().__init__()
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.read = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.gate = nn.Linear(config.hidden_size, 1)
         self.next = nn.Linear(config.hidden_size, 1, bias=False)
         self.match = nn.Parameter(torch.tensor(COPY_MATCH))
         self.scaling = config.hidden_size**-0.5
+
+    def keys(self, states: Tensor, reading: Tensor | None) -> Tensor:
+        """What each position is found by ``(B, T, D)``: its state, and the token behind it as the encoder read it.
+
+        ``reading (B, T', D)`` is the encoded prompt, zero where it is padded: unlike a state it knows what comes after
+        a value ("for 8 people").
+        """
+        keys = self.key(states)
+        if reading is None:
+            return keys
+        ahead = self.read(reading[:, 1 : 1 + keys.shape[1]])
+        return keys + F.pad(ahead, (0, 0, 0, keys.shape[1] - ahead.shape[1]))
 
     def scores(self, states: Tensor, keys: Tensor, ids: Tensor, allowed: Tensor) -> Tensor:
         """``states (B, t, D)``, ``keys (B, T, D)``, ``allowed (B, t, T)`` -> ``(B, t, T)``, -inf where not allowed.
@@ -304,6 +318,8 @@ class _Initialised(Qwen2PreTrainedModel):
                 nn.init.ones_(module.sharpness)
         elif isinstance(module, ToolPointer):
             nn.init.constant_(module.trust, HALFWAY)
+            if module.ask is not None:
+                nn.init.zeros_(module.ask.weight)  # at first all of the request is asked about
             nn.init.zeros_(module.again)
         elif isinstance(module, CopyHead):
             module.match.copy_(torch.tensor(COPY_MATCH))
@@ -378,14 +394,22 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """Schema tokens ``(U, S)`` with their mask -> gists ``(U, K, D)``; no tool sees another."""
         if tool_ids.shape[0] == 0:
             return self.embed_tokens.weight.new_zeros(0, self.config.num_gists, self.config.hidden_size)
-        return self.gist_pool(self.encoder.encode(self.embed_tokens(tool_ids), tool_mask), tool_mask)
+        return self.pool(self.read(tool_ids, tool_mask), tool_mask)
+
+    def read(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Tokens ``(B, T)`` of schemas or prompts as the encoder reads them ``(B, T, D)``; zero where padded."""
+        return self.encoder.encode(self.embed_tokens(input_ids), mask) * mask[..., None]
+
+    def pool(self, reading: Tensor, mask: Tensor) -> Tensor:
+        """What was read ``(B, T, D)`` -> gists ``(B, K, D)``."""
+        return self.gist_pool(reading, mask)
 
     def encode_request(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Prompt tokens ``(B, T)`` -> ``(B, D)``: the pointer's view of the request.
+        """Prompt tokens ``(B, T)`` -> their gists ``(B, K, D)``: how the pointer sees the request.
 
-        It is pooled as a schema is: the same words then lie near each other before anything is learned.
+        They are made as a schema's are: the same words then lie near each other before anything is learned.
         """
-        return self.encode_tools(input_ids, mask).mean(1)
+        return self.pool(self.read(input_ids, mask), mask)
 
     def memory(self, gists: Tensor, tool_index: Tensor) -> tuple[Tensor, Tensor]:
         """Gists ``(U, K, D)`` of the tools each request has, ``tool_index (B, N)``, -1 = none there.
@@ -402,13 +426,10 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
         return memory, mask
 
-    def embed_request(self, pooled: Tensor) -> Tensor:
-        """Encoded requests ``(B, D)`` -> unit vectors of the space in which they meet tools."""
-        return F.normalize(pooled.float(), dim=-1) if self.pointer is None else self.pointer.requests(pooled)
-
-    def embed_tools(self, gists: Tensor) -> Tensor:
-        """Gists ``(U, K, D)`` -> unit vectors of the same space."""
-        return F.normalize(gists.mean(1).float(), dim=-1) if self.pointer is None else self.pointer.tools(gists)
+    def embed(self, gists: Tensor) -> Tensor:
+        """Gists of tools or requests ``(U, K, D)`` -> unit vectors of the space in which they meet."""
+        pooled = gists.mean(1)
+        return F.normalize(pooled.float(), dim=-1) if self.pointer is None else self.pointer.embed(pooled)
 
     def point(
         self,
@@ -424,24 +445,24 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """
         assert self.pointer is not None
         none = torch.zeros(1, self.config.pointer_size, device=gists.device)
-        tools = self.pointer.tools(gists) if gists.shape[0] else none
+        tools = self.embed(gists) if gists.shape[0] else none
         return self.pointer.scores(states, request, tools, tool_index, called)
 
     @property
     def needs_request(self) -> bool:
-        """Whether decoding needs the encoded request: the pointer's query, or the focus before a call, come from it."""
+        """Whether the pointer needs the encoded request: its query, or the focus before a call, come from it."""
         return self.pointer is not None and (self.pointer.query != "decoder" or self.config.focus)
 
     def nearest(self, request: Tensor, gists: Tensor, tool_index: Tensor) -> Tensor:
-        """The tool that each encoded request ``(B, D)`` is nearest to: its place in the row ``(B,)``, -1 = no tools.
+        """The tool that each encoded request ``(B, K, D)`` is nearest to: its place in the row ``(B,)``, -1 = no tools.
 
         This is where the decoder looks when it decides whether to call (``focused``).
         """
         if gists.shape[0] == 0 or tool_index.shape[1] == 0:
             return tool_index.new_full((len(tool_index),), -1)
         with torch.no_grad():
-            chosen = self.embed_tools(gists)[tool_index.clamp(min=0)]  # (B, N, E)
-            near = torch.einsum("be,bne->bn", self.embed_request(request), chosen)
+            chosen = self.embed(gists)[tool_index.clamp(min=0)]  # (B, N, E)
+            near = torch.einsum("be,bne->bn", self.embed(request), chosen)
             best = near.masked_fill(tool_index < 0, float("-inf")).argmax(-1)
         return best.masked_fill((tool_index < 0).all(-1), -1)
 
@@ -462,7 +483,12 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         return out.last_hidden_state
 
     def next_token_loss(
-        self, states: Tensor, input_ids: Tensor | None, labels: Tensor, attention_mask: Tensor | None = None
+        self,
+        states: Tensor,
+        input_ids: Tensor | None,
+        labels: Tensor,
+        attention_mask: Tensor | None = None,
+        reading: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Summed loss and number of supervised tokens: ``states (B, T, D)``, ``input_ids`` and ``labels (B, T)``."""
         states, labels = states[:, :-1], labels[:, 1:]
@@ -474,7 +500,8 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
             before &= attention_mask[:, None, :-1].bool()
         following = input_ids[:, None, 1:].masked_fill(~before, -1)
         some = before.any(-1, keepdim=True)  # the first position has nothing to copy, but a softmax needs something
-        scores = self.copy_head.scores(states, self.copy_head.key(states), input_ids[:, :-1], before | ~some)
+        keys = self.copy_head.keys(states, reading)
+        scores = self.copy_head.scores(states, keys, input_ids[:, :-1], before | ~some)
         ahead = self.embed_tokens(input_ids[:, 1:])
         gate = self.copy_head.willing(states, scores.softmax(-1), ahead).masked_fill(~some[..., 0], NEVER)
         keep = labels != -100
@@ -489,13 +516,18 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         attention_mask: Tensor | None,
         cache: Cache | None,
         last: int = 0,
+        reading: Tensor | None = None,
     ) -> Tensor:
-        """Logits ``(B, t, V)`` of the last ``last`` of the states just computed from ``input_ids`` (0 = of all)."""
+        """Logits ``(B, t, V)`` of the last ``last`` of the states just computed from ``input_ids`` (0 = of all).
+
+        ``reading (B, T', D)``: the prompt as it was ``read``, if the copy head shall know it.
+        """
         kept = states[:, -last:] if last else states
         logits = self.lm_head(kept)
         if self.copy_head is None or input_ids is None:
             return logits
-        keys, ids = self.copy_head.key(states), input_ids
+        begun = isinstance(cache, GistCache) and cache.said is not None  # then the prompt's keys are kept there
+        keys, ids = self.copy_head.keys(states, None if begun else reading), input_ids
         if isinstance(cache, GistCache):
             keys, ids = cache.say(keys, ids)
         total, asked = ids.shape[1], kept.shape[1]
@@ -524,12 +556,14 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         logits_to_keep: int = 0,
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
+        reading: Tensor | None = None,
         **kw,
     ) -> CausalLMOutputWithPast:
         """Logits ``(B, T, V)``, and the mean next-token loss where ``labels (B, T)`` is not -100.
 
         ``memory (B, M, D)`` and ``memory_mask (B, M)`` are what ``memory()`` returns; without them the decoder sees no
-        tool. ``inputs_embeds`` may stand for ``input_ids`` where there is no copy head.
+        tool. ``reading (B, T', D)`` is the prompt, the first T' tokens, as it was ``read``: a copy head finds values
+        better with it. ``inputs_embeds`` may stand for ``input_ids`` where there is no copy head.
         """
         if input_ids is None and self.copy_head is not None:
             raise ValueError("inputs_embeds hides the tokens that the copy head copies; pass input_ids")
@@ -541,11 +575,13 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         out = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **inputs, **kw)
         states, loss = out.last_hidden_state, None
         if labels is not None:
-            total, count = self.next_token_loss(states, input_ids, labels, attention_mask)
+            total, count = self.next_token_loss(states, input_ids, labels, attention_mask, reading)
             loss = total / count.clamp(min=1)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=self.next_token_logits(states, input_ids, attention_mask, past_key_values, logits_to_keep),
+            logits=self.next_token_logits(
+                states, input_ids, attention_mask, past_key_values, logits_to_keep, reading=reading
+            ),
             past_key_values=out.past_key_values,
             hidden_states=out.hidden_states,
         )

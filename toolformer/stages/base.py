@@ -212,13 +212,15 @@ def encode_tools(model: ToolFormerMicro, tools: ToolBatch, buckets: int) -> Tens
     return torch.cat(parts) if parts else model.encode_tools(tools.ids, tools.mask)
 
 
-def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> Tensor:
-    """Each prompt as the pointer sees it ``(B, D)``, in ``buckets`` of like length."""
-    parts = [
-        model.encode_request(batch.prompt_ids[rows, :width], batch.prompt_mask[rows, :width])
-        for rows, width in length_buckets(batch.prompt_mask, buckets)
-    ]
-    return torch.cat(parts)
+def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> tuple[Tensor, Tensor]:
+    """The gists of each prompt ``(B, K, D)``, and the prompt as it was read ``(B, T', D)``; ``buckets`` as above."""
+    gists, readings = [], []
+    for rows, width in length_buckets(batch.prompt_mask, buckets):
+        mask = batch.prompt_mask[rows, :width]
+        read = model.read(batch.prompt_ids[rows, :width], mask)
+        gists.append(model.pool(read, mask))
+        readings.append(torch.nn.functional.pad(read, (0, 0, 0, batch.prompt_mask.shape[1] - width)))
+    return torch.cat(gists), torch.cat(readings)
 
 
 def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor, buckets: int) -> Tensor:

@@ -38,7 +38,7 @@ class GistContrast(Stage):
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """``contrast``, ``rebuild`` and their weighted sum."""
-        request = encode_requests(self.model, batch, self.buckets)
+        request, _ = encode_requests(self.model, batch, self.buckets)
         contrast = contrast_loss(self.model, batch, request, gists, self.temperature, self.in_batch)
         parts = {"contrast": contrast, "loss": contrast}
         if self.rebuild_weight and self.every(self.rebuild_every):
@@ -52,8 +52,8 @@ class GistContrast(Stage):
         super().validation_step(rows, batch_idx)
         batch = self.to_device(collate_calls(rows, self.prompts))
         gists = self.model.encode_tools(batch.tools.ids, batch.tools.mask)
-        query = self.model.embed_request(self.model.encode_request(batch.prompt_ids, batch.prompt_mask))
-        scores = (query @ self.model.embed_tools(gists).T).masked_fill(~offered_tools(batch), float("-inf"))
+        query = self.model.embed(self.model.encode_request(batch.prompt_ids, batch.prompt_mask))
+        scores = (query @ self.model.embed(gists).T).masked_fill(~offered_tools(batch), float("-inf"))
         needed = needed_tools(batch)
         hit = needed.gather(1, scores.argmax(-1, keepdim=True))[needed.any(-1)]
         if len(hit):
@@ -80,4 +80,4 @@ def contrast_loss(
     """InfoNCE between the encoded requests ``(B, D)`` and the gists ``(U, K, D)`` of the batch."""
     needed = needed_tools(batch)
     allowed = torch.ones_like(needed) if in_batch else offered_tools(batch)
-    return info_nce(model.embed_request(request), model.embed_tools(gists), needed, allowed, temperature)
+    return info_nce(model.embed(request), model.embed(gists), needed, allowed, temperature)

@@ -73,8 +73,9 @@ class ToolCalling(Stage):
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """``call`` (next token), ``whether``, ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
         model = self.model
-        needs_request = self.contrast_weight or model.needs_request
-        request = encode_requests(model, batch, self.buckets) if needs_request else gists.new_zeros(0)
+        request, reading = gists.new_zeros(0), None
+        if self.contrast_weight or model.needs_request or model.copy_head is not None:
+            request, reading = encode_requests(model, batch, self.buckets)
         memory, memory_mask = model.memory(gists, batch.tool_index)
         if model.config.focus:
             nearest = model.nearest(request, gists, batch.tool_index)[:, None]
@@ -87,7 +88,8 @@ class ToolCalling(Stage):
             ids = batch.input_ids[rows, :width]
             read = model.decode(ids, **inputs)
             at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
-            total, count = model.next_token_loss(read, ids, batch.labels[rows, :width])
+            copied = None if reading is None else reading[rows]
+            total, count = model.next_token_loss(read, ids, batch.labels[rows, :width], reading=copied)
             totals.append(total)
             counts.append(count)
             deciding.append(read.gather(1, at))
