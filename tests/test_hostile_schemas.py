@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from toolformer.records import Tool
-from toolformer.schemas import read_tool, shorten, tool_from_flat, tool_from_openai, type_to_schema, validate
+from toolformer.schemas import fits, read_tool, shorten, tool_from_flat, tool_from_openai, type_to_schema, validate
 from toolformer.schemas.type_text import default_in
 
 
@@ -103,3 +103,18 @@ def test_long_enums_take_linear_time() -> None:
     read = tool_from_openai(tool(properties={"x": {"type": "integer", "enum": values}}), "x:1")
     assert len(read.parameters["properties"]["x"]["enum"]) == 20_000
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(a|a)*$", "^(a*)*b$", "a*a*a*a*a*a*a*a*b$"])
+def test_patterns_are_matched_in_linear_time(pattern: str) -> None:
+    read = read_tool(tool(properties={"x": {"type": "string", "pattern": pattern}}), "x:1")
+    started = time.perf_counter()
+    assert not fits(read, {"x": "a" * 5_000 + "!"})
+    assert time.perf_counter() - started < 5
+
+
+def test_patterns_judge_as_they_should() -> None:
+    read = read_tool(tool(properties={"x": {"pattern": "^[a-z]+$"}, "y": {"pattern": "^(?=a)"}}), "x:1")
+    assert fits(read, {"x": "abc", "y": "b"}) and fits(read, {"x": 3}) and not fits(read, {"x": "ABC"})
+    names = tool(patternProperties={"^x": {"type": "integer"}}, additionalProperties=False)
+    assert fits(read_tool(names, "x:1"), {"x": "not judged"})
