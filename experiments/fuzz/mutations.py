@@ -50,6 +50,8 @@ def other(rng: Random, value: Any) -> Any:
         return rng.choice(([], {}, [value], {"a": value}, [value, value], {"$ref": rng.choice(NASTY)}))
     if kind == 5 and rng.random() < 0.2:
         return nested(rng, value)
+    if kind == 5 and rng.random() < 0.02:
+        return rng.choice(([value] * 3_000, list(range(3_000)), {f"k{i}": value for i in range(3_000)}))
     if isinstance(value, str):
         return rng.choice((text(rng, value), value * rng.choice((2, 9, 400)), value.upper(), [value]))
     return copy.copy(value) if kind == 6 else {rng.choice(KEYWORDS): value}

@@ -18,6 +18,7 @@ from experiments.fuzz.samples import Unsampled, sample
 from toolformer.calls import CLOSE, OPEN, Malformed, parse, render
 from toolformer.records import Tool, ToolCall
 from toolformer.schemas import (
+    fits,
     read_tool,
     shorten,
     tool_from_flat,
@@ -135,7 +136,8 @@ FLAT = {
     },
 }
 ROWS = ((OPENAI, tool_from_openai), (BFCL, tool_from_openai), (MCP, tool_from_mcp), (FLAT, tool_from_flat))
-TYPES = ("str, optional", "List[Union[int, float]]", "ArrayList<String>", "Dict[str, List[int]]", "int[][]", "a.b | None")
+TYPES = ("str, optional", "List[Union[int, float]]", "ArrayList<String>", "Dict[str, List[int]]", "int[][]", "any | None")
+TYPES += ("str, optional, default 'Bern'", "Tuple[float, ...]", "Optional[Literal['a', 1]]", "Callable[[int], str]")
 
 
 def mutated_tool(rng: Random) -> Tool | None:
@@ -150,8 +152,6 @@ def mutated_tool(rng: Random) -> Tool | None:
 
 def schema_dialects(folder: Path) -> Once:
     """A tool that is accepted is read again from its own text as itself, and every use of it works."""
-    from toolformer.metrics.rows import _validator
-
     def once(rng: Random) -> str:
         if rng.random() < 0.3:
             return _type_text(rng)
@@ -164,7 +164,7 @@ def schema_dialects(folder: Path) -> Once:
             value = sample(rng, tool.parameters)
         except Unsampled:
             value = {}
-        _validator(tool).is_valid(value)
+        fits(tool, value)
         assert values_equal(value, copy.deepcopy(value), tool.parameters), "a value is not equal to itself"
         limit = rng.choice((20, 200, 400))
         try:
