@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-TEXTS = ("", "Bern", "a b", 'say "hi"', "back\\slash", "line\nbreak", "caf\u00e9", "\U0001f600", "1", "null", "{", "<b>")
+TEXTS = (
+    "",
+    "Bern",
+    "a b",
+    'say "hi"',
+    "back\\slash",
+    "line\nbreak",
+    "caf\u00e9",
+    "\U0001f600",
+    "1",
+    "null",
+    "{",
+    "<b>",
+)
 
 
 class Unsampled(Exception):

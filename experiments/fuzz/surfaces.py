@@ -16,7 +16,9 @@ from typing import Any
 from experiments.fuzz import mutations
 from experiments.fuzz.samples import Unsampled, sample
 from toolformer.calls import CLOSE, OPEN, Malformed, parse, render
-from toolformer.records import Tool, ToolCall
+from toolformer.data.corpus import Corpus, write_corpus
+from toolformer.data.own_rows import OwnRows
+from toolformer.records import Example, Message, Tool, ToolCall, example_from_json, example_to_json
 from toolformer.schemas import (
     fits,
     read_tool,
@@ -80,7 +82,11 @@ def _same(read: Any, calls: list[ToolCall]) -> bool:
 
 # --- schema dialects --------------------------------------------------------------------------------------------------
 
-ADDRESS = {"type": "object", "properties": {"street": {"type": "string"}, "no": {"type": "integer"}}, "required": ["no"]}
+ADDRESS = {
+    "type": "object",
+    "properties": {"street": {"type": "string"}, "no": {"type": "integer"}},
+    "required": ["no"],
+}
 OPENAI = {
     "type": "function",
     "function": {
@@ -136,7 +142,14 @@ FLAT = {
     },
 }
 ROWS = ((OPENAI, tool_from_openai), (BFCL, tool_from_openai), (MCP, tool_from_mcp), (FLAT, tool_from_flat))
-TYPES = ("str, optional", "List[Union[int, float]]", "ArrayList<String>", "Dict[str, List[int]]", "int[][]", "any | None")
+TYPES = (
+    "str, optional",
+    "List[Union[int, float]]",
+    "ArrayList<String>",
+    "Dict[str, List[int]]",
+    "int[][]",
+    "any | None",
+)
 TYPES += ("str, optional, default 'Bern'", "Tuple[float, ...]", "Optional[Literal['a', 1]]", "Callable[[int], str]")
 
 
@@ -152,6 +165,7 @@ def mutated_tool(rng: Random) -> Tool | None:
 
 def schema_dialects(folder: Path) -> Once:
     """A tool that is accepted is read again from its own text as itself, and every use of it works."""
+
     def once(rng: Random) -> str:
         if rng.random() < 0.3:
             return _type_text(rng)
@@ -192,3 +206,174 @@ def _type_text(rng: Random) -> str:
     except ValueError as error:
         assert "nested" in str(error) or "no JSON" in str(error), error
     return "accepted"
+
+
+# --- the corpus reader ------------------------------------------------------------------------------------------------
+
+PING = {"name": "ping", "description": "Ping.", "parameters": {"properties": {"host": {"type": "str"}}}}
+CALL = {"name": "ping", "arguments": {"host": "a.org"}}
+LINES: list[dict[str, Any]] = [
+    {"tools": [PING, MCP], "messages": [{"role": "user", "content": "ping a.org"}], "calls": [CALL], "id": "one"},
+    {
+        "tools": [{"type": "function", "function": PING}],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "ping a.org"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"function": {**CALL, "arguments": "{}"}}]},
+            {"role": "tool", "content": "12 ms"},
+        ],
+        "calls": [],
+        "reply": "It took 12 ms.",
+    },
+    {"tools": [PING], "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [CALL]}]},
+]
+
+
+def corpus_reader(folder: Path) -> Once:
+    """Rows are what was written, or the file is refused by name; so is a corpus folder that is not as it was written."""
+    of_corpus = _corpus_folder(folder / "corpus")
+
+    def once(rng: Random) -> str:
+        return of_corpus(rng) if rng.random() < 0.1 else _own_rows(rng, folder / "mine.jsonl")
+
+    return once
+
+
+def _own_rows(rng: Random, path: Path) -> str:
+    lines = [
+        mutations.json_text(rng, mutations.json_value(rng, copy.deepcopy(rng.choice(LINES)))),
+        json.dumps(LINES[0]),
+    ]
+    written = "\n".join(lines[: rng.choice((1, 1, 2))]).encode("utf-8", "surrogatepass")
+    path.write_bytes(mutations.data(rng, written) if rng.random() < 0.1 else written)
+    try:
+        rows = OwnRows(str(path)).rows
+    except ValueError as error:
+        assert str(error).startswith(str(path)), f"no place: {error}"
+        return "refused"
+    said = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    assert len(rows) == len(said), "a row was lost"
+    for (example, tools), row in zip(rows, said, strict=True):
+        _is_what_was_said(example, tools, row)
+    return "accepted"
+
+
+def _is_what_was_said(example: Example, tools: list[Tool], row: dict[str, Any]) -> None:
+    """Judged by a reading of its own, as plain as can be."""
+    assert [tool.name for tool in tools] == [tool.get("function", tool)["name"] for tool in row.get("tools", [])]
+    answer = [] if "calls" in row else row["messages"][-1:]
+    turns = row["messages"][: len(row["messages"]) - len(answer)]
+    assert len(turns) == len(example.messages), "a turn was lost"
+    for turn, message in zip(turns, example.messages, strict=True):
+        if isinstance(turn.get("content"), str) and not turn.get("tool_calls") and not turn.get("function_call"):
+            assert message.content == turn["content"], "another content"
+    calls = row["calls"] if "calls" in row else answer[0].get("tool_calls") or [answer[0].get("function_call")]
+    for call, read in zip([c.get("function", c) for c in calls if c], example.calls, strict=True):
+        arguments = call["arguments"]
+        plain = json.loads(arguments) if isinstance(arguments, str) else arguments
+        assert (read.name, read.arguments) == (call["name"], plain), "another call"
+    again = example_from_json(json.loads(json.dumps(example_to_json(example))))
+    assert again == example, "stored, it is another example"
+
+
+def _corpus_folder(folder: Path) -> Once:
+    tool = tool_from_openai(PING, PLACE)
+    example = Example("r1", (Message("user", "ping a.org"),), (tool.id,), (ToolCall(**CALL),), "", "own")
+    other = Example("r2", (Message("user", "hi"),), (tool.id,), (), "hello", "own", "small_talk", "p1")
+    written = write_corpus(folder, [tool], {"train": [example, other], "validation": [other]}, {"sources": ["own"]})
+    right = {name: list(written.split(name)) for name in ("train", "validation")}
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def once(rng: Random) -> str:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        name = rng.choice(sorted(files))
+        if name.endswith(".json") and rng.random() < 0.7:
+            info = mutations.json_value(rng, json.loads(files[name]))
+            (folder / name).write_bytes(mutations.json_text(rng, info).encode("utf-8", "surrogatepass"))
+        else:
+            (folder / name).write_bytes(mutations.data(rng, files[name]))
+        try:
+            corpus = Corpus.open(folder)
+            read = {name: list(corpus.split(name)) for name in ("train", "validation")}
+            assert isinstance(corpus.fingerprint, str)
+        except (ValueError, FileNotFoundError) as error:
+            assert str(error).startswith(str(folder)), f"no place: {error}"
+            return "refused"
+        assert read == right and list(corpus.tools.values()) == [tool], "not what was written"
+        return "accepted"
+
+    return once
+
+
+# --- the grammar builder ----------------------------------------------------------------------------------------------
+
+
+def grammar_builder(folder: Path) -> Once:
+    """A tool gets a grammar that allows what gold calls look like and nothing that is no call of it, or is refused."""
+    from toolformer.data.prompts import Prompts
+    from toolformer.data.tokenizer import train_tokenizer
+    from toolformer.inference.grammar import Grammar
+
+    texts = [tool_from_openai(OPENAI, PLACE).text, *(render([ToolCall("book", a)]) for a in ARGUMENTS)]
+    prompts = Prompts(train_tokenizer(texts, vocab_size=400))
+    grammar = Grammar(prompts.tokenizer, len(prompts.tokenizer), end=prompts.end)
+    tokens = [prompts.tokenizer.decode([i]) for i in range(len(prompts.tokenizer))]
+    closing = [any(mark in token for mark in '"}]<') for token in tokens]
+
+    def once(rng: Random) -> str:
+        tool = mutated_tool(rng)
+        if tool is None:
+            return "refused"
+        try:
+            matcher, other = grammar.call(tool, first=True), grammar.choice([tool], 2)
+        except ValueError as error:
+            assert repr(tool.name) in str(error), f"no place: {error}"
+            return "refused"
+        _gold_is_allowed(rng, tool, prompts, grammar, other)
+        _walk_is_a_call(rng, tool, prompts, grammar, matcher, closing)
+        return "accepted"
+
+    return once
+
+
+# What a context-free grammar cannot rule out: each is refused by the parser, with its reason.
+BEYOND_A_GRAMMAR = ("a number is too large", "a number is too long", "a key occurs twice", "half of a surrogate pair")
+
+
+def _gold_is_allowed(rng: Random, tool: Tool, prompts: Any, grammar: Any, matcher: Any) -> None:
+    try:
+        arguments = sample(rng, tool.parameters)
+    except Unsampled:
+        return
+    written = render([ToolCall(tool.name, arguments)])
+    ids = prompts.ids(written)
+    if (
+        not fits(tool, arguments)
+        or prompts.tokenizer.decode(ids) != written
+        or ids.count(prompts.call_open) + ids.count(prompts.call_close) > 2
+    ):
+        return  # no gold; or gold that no model could write: not in this tokenizer's normal form, or with a mark inside
+    for at, token in enumerate(ids):
+        assert grammar.allowed([matcher], len(prompts.tokenizer))[0][token], f"gold is not allowed at {at}: {written}"
+        matcher.consume_token(token)
+    assert matcher.is_accepting(), f"gold is no whole answer: {written}"
+
+
+def _walk_is_a_call(rng: Random, tool: Tool, prompts: Any, grammar: Any, matcher: Any, closing: list[bool]) -> None:
+    written: list[int] = []
+    for _ in range(80):
+        allowed = [i for i, yes in enumerate(grammar.allowed([matcher], len(prompts.tokenizer))[0]) if yes]
+        assert allowed, f"nothing is allowed after {prompts.tokenizer.decode(written)}"
+        if prompts.end in allowed:
+            break
+        ends = [i for i in allowed if closing[i]]
+        token = rng.choice(ends if ends and rng.random() < 0.6 else allowed)
+        matcher.consume_token(token)
+        written.append(token)
+    else:
+        return
+    calls = parse(prompts.tokenizer.decode(written))
+    if isinstance(calls, Malformed) and calls.reason in BEYOND_A_GRAMMAR:
+        return
+    assert isinstance(calls, list) and [call.name for call in calls] == [tool.name], f"no call of it: {calls}"
