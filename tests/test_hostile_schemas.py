@@ -97,6 +97,10 @@ def test_default_texts_that_are_no_values() -> None:
     assert default_in("int, default: 3") == default_in("int, default is 3") == {"default": 3}
 
 
+def test_a_list_of_nothing_is_a_list_of_anything() -> None:
+    assert type_to_schema("List[()]") == {"type": "array", "items": {}}
+
+
 def test_long_enums_take_linear_time() -> None:
     started = time.perf_counter()
     values = [*map(str, range(10_000)), *(f"k{i}" for i in range(10_000))]

@@ -1,4 +1,4 @@
-"""In: a random generator. Out: how one input fared at a surface; an exception that is not the surface's own is a finding.
+"""In: a random generator. Out: how one input fared at a surface; an exception that is not the surface's own is a bug.
 
 A surface is a function that makes what it needs once and returns the function for one input. That one answers with what
 became of it, or raises: ``AssertionError`` for a wrong result that was not refused, anything else for a crash.
@@ -230,7 +230,7 @@ LINES: list[dict[str, Any]] = [
 
 
 def corpus_reader(folder: Path) -> Once:
-    """Rows are what was written, or the file is refused by name; so is a corpus folder that is not as it was written."""
+    """Rows are what was written, or the file is refused by name; so is a corpus folder that has changed."""
     of_corpus = _corpus_folder(folder / "corpus")
 
     def once(rng: Random) -> str:
@@ -377,3 +377,61 @@ def _walk_is_a_call(rng: Random, tool: Tool, prompts: Any, grammar: Any, matcher
     if isinstance(calls, Malformed) and calls.reason in BEYOND_A_GRAMMAR:
         return
     assert isinstance(calls, list) and [call.name for call in calls] == [tool.name], f"no call of it: {calls}"
+
+
+# --- the checkpoint reader --------------------------------------------------------------------------------------------
+
+
+def checkpoint_reader(folder: Path) -> Once:
+    """A saved model is read as it lies there, or refused by name; no byte of a checkpoint is ever run."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers.utils import logging
+
+    from toolformer.data.prompts import load_tokenizer
+    from toolformer.data.tokenizer import train_tokenizer
+    from toolformer.model import ToolFormerConfig, ToolFormerMicro, load_backbone
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = folder / "backbone"
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 300}
+    layers = {"num_key_value_heads": 1, "num_hidden_layers": 1, "encoder_layers": 1, "num_gists": 2, "pointer_size": 8}
+    ToolFormerMicro(ToolFormerConfig(**shape, **layers)).save_pretrained(folder)
+    train_tokenizer([json.dumps(OPENAI)], vocab_size=300).save_pretrained(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    names = [name for name in files if name != "generation_config.json"]
+
+    def once(rng: Random) -> str:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        name = rng.choice(names)
+        if name.endswith(".json") and rng.random() < 0.8:
+            said = mutations.json_value(rng, json.loads(files[name]))
+            (folder / name).write_bytes(mutations.json_text(rng, said).encode("utf-8", "surrogatepass"))
+        else:
+            (folder / name).write_bytes(mutations.data(rng, files[name]))
+        try:
+            if "token" in name:
+                tokenizer = load_tokenizer(str(folder))
+                assert isinstance(tokenizer.get_vocab(), dict)
+                return "accepted"
+            weights = load_backbone(str(folder)).state_dict()
+        except ValueError as error:
+            assert str(error).startswith(str(folder)), f"no place: {error}"
+            return "refused"
+        for key, value in load_file(folder / "model.safetensors").items():
+            same = torch.equal(weights[key].flatten().view(torch.uint8), value.float().flatten().view(torch.uint8))
+            assert same, f"{key} is not what the file holds"
+        return "accepted"
+
+    return once
+
+
+SURFACES: dict[str, Callable[[Path], Once]] = {
+    "call parser": call_parser,
+    "schema dialects": schema_dialects,
+    "corpus reader": corpus_reader,
+    "grammar builder": grammar_builder,
+    "checkpoint reader": checkpoint_reader,
+}

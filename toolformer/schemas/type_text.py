@@ -163,7 +163,7 @@ def _word(word: str) -> dict[str, Any]:
 def union(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The schema that admits what any of ``parts`` admits, as short as it goes."""
     parts = [part for i, part in enumerate(parts) if part not in parts[:i]]
-    if {} in parts:
+    if not parts or {} in parts:
         return {}
     if {"type": "number"} in parts:
         parts = [part for part in parts if part != {"type": "integer"}]
