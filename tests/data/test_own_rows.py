@@ -202,7 +202,7 @@ def test_the_command_scores_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (json.dumps({**ROW, "calls": [{"name": "ping", "arguments": "[" * 3_000}]}), "arguments is no JSON"),
         (json.dumps(ROW).replace("2", "1" * 5_000), "no JSON: Exceeds the limit"),
         (json.dumps({**ROW, "messages": [{"role": "user", "content": "\ud83d"}]}), "surrogates not allowed"),
-        (json.dumps(ROW)[:-1] + ', "reply": ' + "[" * 500 + "]" * 500 + "}", "nested more than 320 deep"),
+        (json.dumps(ROW)[:-1] + ', "reply": ' + "[" * 350 + "]" * 350 + "}", "nested more than 320 deep"),
         (json.dumps(ROW)[:-1] + ', "reply": ' + "[" * 90_000 + "]" * 90_000 + "}", "maximum recursion depth"),
     ],
     ids=range(7),
