@@ -126,10 +126,13 @@ def deeper_than(value: Any, levels: int) -> bool:
     >>> deeper_than({"a": [1]}, 2), deeper_than({"a": [1]}, 1)
     (False, True)
     """
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(deeper_than(item, levels - 1) for item in inner)
+    layer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):  # no recursion: it would end where the question begins to matter
+        inner = (item for outer in layer for item in (outer.values() if isinstance(outer, dict) else outer))
+        layer = list({id(item): item for item in inner if isinstance(item, dict | list)}.values())
+        if not layer:
+            return False
+    return bool(layer)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
