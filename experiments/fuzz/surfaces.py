@@ -401,8 +401,11 @@ def checkpoint_reader(folder: Path) -> Once:
     train_tokenizer([json.dumps(OPENAI)], vocab_size=300).save_pretrained(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     names = [name for name in files if name != "generation_config.json"]
+    of_training = _training_checkpoint(folder.with_name("step-00000001.ckpt"))
 
     def once(rng: Random) -> str:
+        if rng.random() < 0.3:
+            return of_training(rng)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         name = rng.choice(names)
@@ -423,6 +426,33 @@ def checkpoint_reader(folder: Path) -> Once:
         for key, value in load_file(folder / "model.safetensors").items():
             same = torch.equal(weights[key].flatten().view(torch.uint8), value.float().flatten().view(torch.uint8))
             assert same, f"{key} is not what the file holds"
+        return "accepted"
+
+    return once
+
+
+def _training_checkpoint(path: Path) -> Once:
+    """One of Lightning's, as our reader takes it: whole and unchanged, or not at all."""
+    import torch
+
+    from toolformer.stages.checkpoints import WholeFiles, fault_of
+
+    weights = {"a": torch.arange(40.0), "b": torch.ones(3, 4)}
+    kept = {"state_dict": weights, "global_step": 7, "rng": [1, 2.5, "x", None]}
+    torch.save(kept, path)
+    content = path.read_bytes()
+
+    def once(rng: Random) -> str:
+        path.write_bytes(mutations.data(rng, content))
+        fault = fault_of(path)
+        try:
+            read = WholeFiles().load_checkpoint(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path)), f"no place: {error}"
+            return "refused"
+        if fault is not None:
+            return "refused"
+        assert json.dumps(read, default=torch.Tensor.tolist) == json.dumps(kept, default=torch.Tensor.tolist), "changed"
         return "accepted"
 
     return once
