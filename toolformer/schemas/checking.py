@@ -36,6 +36,10 @@ def validate(tool: Tool, place: str) -> None:
         raise wrong(where, "parameters", tool.parameters, 'a schema with "type": "object" is wanted')
     _check(tool.parameters, where, "parameters", 0)
     try:
+        f"{tool.name}{tool.description}".encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{place}: tool {ascii(tool.name)}: half of a surrogate pair; use whole characters") from None
+    try:
         text = json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False)
         text.encode()
     except (TypeError, ValueError) as error:  # among them half a surrogate pair
