@@ -46,6 +46,10 @@ def validate(tool: Tool, place: str) -> None:
         raise ValueError(f"{where}: parameters are nested more than {4 * MAX_DEPTH} deep; do they hold themselves?")
     _check(tool.parameters, where, "parameters", 0)
     try:
+        f"{tool.name}{tool.description}".encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{place}: tool {ascii(tool.name)}: half of a surrogate pair; use whole characters") from None
+    try:
         text = json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False)
         text.encode()
     except (TypeError, ValueError) as error:  # among them half a surrogate pair
