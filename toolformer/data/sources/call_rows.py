@@ -63,7 +63,7 @@ def distinct(read: Callable[[Any, str], Tool], rows: Sequence[Any]) -> dict[str,
         UnusableError: a schema cannot be read, or two tools of one name differ.
     """
     try:
-        tools = [_tool(read, json.dumps(row)) for row in rows]
+        tools = [once(read, row) for row in rows]
     except (ValueError, RecursionError) as error:
         raise UnusableError(SCHEMA) from error
     found: dict[str, Tool] = {}
@@ -73,9 +73,13 @@ def distinct(read: Callable[[Any, str], Tool], rows: Sequence[Any]) -> dict[str,
     return found
 
 
+def once(read: Callable[[Any, str], Tool], row: Any) -> Tool:
+    """What ``read`` makes of ``row``: checking a schema takes milliseconds, and most tools are offered in many rows."""
+    return _once(read, json.dumps(row))
+
+
 @cache
-def _tool(read: Callable[[Any, str], Tool], text: str) -> Tool:
-    """Checking a schema takes milliseconds, and most tools are offered in many rows."""
+def _once(read: Callable[[Any, str], Tool], text: str) -> Tool:
     return read(json.loads(text), "tool")
 
 
