@@ -64,7 +64,7 @@ def distinct(read: Callable[[Any, str], Tool], rows: Sequence[Any]) -> dict[str,
     """
     try:
         tools = [once(read, row) for row in rows]
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableError(SCHEMA) from error
     found: dict[str, Tool] = {}
     for tool in tools:
