@@ -71,7 +71,7 @@ def audit_folder(folder: Path, names: Sequence[str], near: float) -> dict[str, A
     """Counts of exact and near duplicates between the splits in ``folder``, as they were written.
 
     Unseen are the tools that a row of ``test_unseen`` or ``test_bfcl`` calls; trained are all that a training row calls
-    or offers, in every wording that is trained on.
+    or offers, or a batch may add, in every wording.
 
     Raises:
         ValueError: there is one; the pairs are named.
@@ -80,9 +80,12 @@ def audit_folder(folder: Path, names: Sequence[str], near: float) -> dict[str, A
     splits = {name: Examples(folder / f"{name}.arrow", tools) for name in names}
     found, requests = between("request", {name: _said(rows) for name, rows in splits.items()}, near)
     refuse(found)
-    families = {kin[id_].family for id_ in splits["train"].tool_ids()}
-    trained = [id_ for id_ in tools if kin[id_].family in families and kin[id_].use == "trained"]
-    trained += [id_ for id_ in splits["train"].tool_ids() if id_ not in set(trained)]
+    shown = splits["train"].tool_ids()
+    families = {kin[id_].family for id_ in shown}
+    trained = {id_: None for id_ in shown}
+    trained |= {
+        id_: None for id_, one in kin.items() if one.use == "trained" or (not one.use and one.family in families)
+    }
     asked = {
         id_
         for name in ("test_unseen", "test_bfcl")

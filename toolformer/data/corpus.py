@@ -54,7 +54,8 @@ TOOLS = pa.schema(
 class Kin(NamedTuple):
     """Tools of one ``family`` are wordings of the same tool; those of one ``function`` are never offered together.
 
-    ``use`` says what a tool is for: trained, validation, unseen, or evaluation where a source only evaluates.
+    ``use`` says what a tool is for: trained, validation, unseen, or evaluation where a source only evaluates; "" = what
+    training rows offer is trained.
     """
 
     family: str
@@ -62,7 +63,7 @@ class Kin(NamedTuple):
     wording: int = 0
     domain: str = ""
     source: str = ""
-    use: str = "trained"
+    use: str = ""
 
 
 class Unfit(ValueError):

@@ -52,9 +52,10 @@ class CorpusRows:
             raise ValueError(f"{corpus.folder}: split {split} has 0 rows; prepare the corpus with more data")
         self.mixture = Mixture(self.examples.table, seed, temperature, no_call_share, together)
         families = {corpus.kin[id_].family for id_ in self.examples.tool_ids()}
+        families |= {kin.family for kin in corpus.kin.values() if kin.use == "trained"}
         self.wordings: dict[str, list[str]] = {family: [] for family in sorted(families)}
         for id_, kin in corpus.kin.items():
-            if kin.family in families and kin.use == "trained":
+            if kin.family in families and kin.use in ("", "trained"):
                 self.wordings[kin.family].append(id_)
         self.base = {family: ids[0] for family, ids in self.wordings.items()}
         self.place = {family: i for i, family in enumerate(self.base)}
