@@ -149,18 +149,18 @@ def catalog_that_is_cut_off(folder):
     return lambda: open_corpus(folder)
 
 
-@case("train.arrow", "column id is missing", "prepare it again")
-def rows_without_a_column(folder):
-    corpus = write(folder, ROW)
-    import pyarrow
-
-    table = pyarrow.table({"text": ["a"]})
-    with (
-        pyarrow.OSFile(str(corpus.folder / "train.arrow"), "wb") as file,
-        pyarrow.ipc.new_file(file, table.schema) as sink,
-    ):
-        sink.write_table(table)
+@case("train.arrow", "its SHA-256 is", "prepare the corpus again")
+def rows_of_which_one_bit_has_changed(folder):
+    path = write(folder, ROW).folder / "train.arrow"
+    path.write_bytes(path.read_bytes().replace(b"weather in Oslo", b"weather in Oslp"))
     return lambda: open_corpus(folder).split("train")
+
+
+@case("corpus.json:1: is not as it was written", "prepare the corpus again")
+def corpus_description_that_was_edited(folder):
+    path = write(folder, ROW).folder / "corpus.json"
+    path.write_text(path.read_text().replace('"train": 1', '"train": 2'))
+    return lambda: open_corpus(folder)
 
 
 @case("corpus:train: row row-7", "gold call is get_news", "['get_weather', 'get_time']", "add the tool")

@@ -119,3 +119,14 @@ def test_what_is_no_json_is_not_rendered() -> None:
     for value in (float("nan"), float("inf"), {1, 2}):
         with pytest.raises(ValueError, match="call of 'f': arguments are no JSON"):
             render([ToolCall("f", {"x": value})])
+
+
+def test_what_could_not_be_read_back_is_not_rendered() -> None:
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value, why in (("\ud83d", "no JSON"), ({"\ud83d": 1}, "no JSON"), (deep, "nested more than 64 deep")):
+        with pytest.raises(ValueError, match=f"call of 'f': arguments are {why}"):
+            render([ToolCall("f", {"x": value})])
+    with pytest.raises(ValueError, match="call of '.ud83d': arguments are no JSON"):
+        render([ToolCall("\ud83d", {})])

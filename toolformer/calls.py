@@ -36,7 +36,7 @@ def render(calls: Sequence[ToolCall]) -> str:
     r"""The text of ``calls``, several joined by a line break; no call is the empty text.
 
     Raises:
-        ValueError: an argument is NaN, infinite or not JSON.
+        ValueError: it could not be read back: an argument is NaN, infinite, no JSON, or nested too deeply.
 
     >>> render([ToolCall("get_time", {"city": "Bern", "hours": 2})])
     '<tool_call>\n{"name": "get_time", "arguments": {"city": "Bern", "hours": 2}}\n</tool_call>'
@@ -46,10 +46,14 @@ def render(calls: Sequence[ToolCall]) -> str:
 
 def _call_text(call: ToolCall) -> str:
     body = {"name": call.name, "arguments": dict(call.arguments)}
+    if deeper_than(body["arguments"], MAX_DEPTH):
+        raise ValueError(f"call of {call.name!r}: arguments are nested more than {MAX_DEPTH} deep; flatten them")
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+        text.encode()  # half a surrogate pair
     except (TypeError, ValueError) as error:
         raise ValueError(f"call of {call.name!r}: arguments are no JSON: {error}; use plain JSON values") from error
+    return text
 
 
 def parse(text: str) -> list[ToolCall] | Malformed:
@@ -107,7 +111,7 @@ def _to_call(value: Any) -> ToolCall:
         raise _NotACallError("name is not text")
     if not isinstance(value["arguments"], dict):
         raise _NotACallError("arguments are not an object")
-    if _deeper_than(value["arguments"], MAX_DEPTH):
+    if deeper_than(value["arguments"], MAX_DEPTH):
         raise _NotACallError("nested too deeply")
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -116,11 +120,19 @@ def _to_call(value: Any) -> ToolCall:
     return ToolCall(value["name"], value["arguments"])
 
 
-def _deeper_than(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether more than ``levels`` objects and lists stand inside each other.
+
+    >>> deeper_than({"a": [1]}, 2), deeper_than({"a": [1]}, 1)
+    (False, True)
+    """
+    layer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):  # no recursion: it would end where the question begins to matter
+        inner = (item for outer in layer for item in (outer.values() if isinstance(outer, dict) else outer))
+        layer = list({id(item): item for item in inner if isinstance(item, dict | list)}.values())
+        if not layer:
+            return False
+    return bool(layer)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

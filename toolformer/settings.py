@@ -80,7 +80,7 @@ def claim(folder: Path, cfg: DictConfig) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """A file with all of ``text``, or as it was before: a kill in between leaves no half of it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial = path.with_name(f"{path.name}.part")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -166,13 +166,16 @@ def claimed(folder: Path, cfg: DictConfig) -> Generator[None]:
     On several processes the first one does so for all.
     """
     if not first_process():
-        claim(folder, cfg)
+        if (folder / FILE).exists():
+            claim(folder, cfg)
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         fresh = not any(path.name != LOCK for path in folder.iterdir())
         linked, before = folder.name.startswith(f"{cfg.name}-"), None
+        for half in folder.rglob("*.part"):  # of a process that was killed
+            shutil.rmtree(half) if half.is_dir() else half.unlink()
         try:
             claim(folder, cfg)
             if linked:

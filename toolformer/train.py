@@ -51,6 +51,7 @@ def prepare_process(cfg: DictConfig) -> None:
     disable_progress_bar()
     warnings.filterwarnings("ignore", message="You have overridden `transfer_batch_to_device`")  # on purpose: Stage's
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # every process validates all rows
     L.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
@@ -69,6 +70,7 @@ def run_stage(
 
     from toolformer.data.loading import StageData
     from toolformer.stages.checkpoints import WholeFiles, newest
+    from toolformer.stages.sharding import whole_weights
 
     backbone = folder / "backbone"
     if (folder / "finished.json").exists():
@@ -101,19 +103,20 @@ def run_stage(
                 raise
             reason = f"a process that prepares batches was killed ({str(error).splitlines()[0]})"
             raise stopping.Stopped(f"{reason}; {stopping.CONTINUE}; fewer workers=... need less memory") from error
+        weights = whole_weights(model, module.scalars)
         if trainer.is_global_zero:
-            finish(folder, model, prompts, trainer.global_step)
+            finish(folder, model, weights, prompts, trainer.global_step)
         trainer.strategy.barrier()  # no process looks for the weights before they are written
     return backbone
 
 
-def finish(folder: Path, model: ToolFormerMicro, prompts: Prompts, steps: int) -> None:
+def finish(folder: Path, model: ToolFormerMicro, weights: dict[str, Any], prompts: Prompts, steps: int) -> None:
     """Weights, curve and ``finished.json``, which comes last: without it all of this is done again."""
     from toolformer.stages.curve import write_metrics
 
     backbone, part = folder / "backbone", folder / "backbone.part"
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
+    model.save_pretrained(part, state_dict=weights)
     prompts.tokenizer.save_pretrained(part)
     shutil.rmtree(backbone, ignore_errors=True)
     part.rename(backbone)

@@ -119,8 +119,10 @@ def test_one_tool_twice_is_refused(tmp_path):
     [
         ("corpus.json", None, r"holds no corpus .*toolformer.prepare"),
         ("corpus.json", b"{", r"corpus.json:1: not JSON"),
+        ("corpus.json", b"\xff", r"corpus.json:1: not JSON"),
+        ("corpus.json", b"[" * 90_000, r"corpus.json:1: not JSON"),
         ("corpus.json", b"[]", r"corpus.json:1: format is list"),
-        ("corpus.json", b'{"format": 99}', r"corpus.json:1: format is 99, this version reads 2"),
+        ("corpus.json", b'{"format": 99}', r"corpus.json:1: format is 99, this version reads 3"),
         ("tools.parquet", b"no", r"tools.parquet:1: cannot be read"),
         ("tools.parquet", None, r"tools.parquet:1: cannot be read"),
         ("train.arrow", b"", r"train.arrow:1: cannot be read"),

@@ -122,7 +122,7 @@ def test_the_list_of_files():
     assert SGD_URL.startswith("https://raw.githubusercontent.com/") and SGD_URL.endswith("/")
 
 
-@pytest.mark.parametrize("line", ["abc 1 x", "0" * 64 + " x y", "0" * 64 + " 3 ../x", "0" * 64])
+@pytest.mark.parametrize("line", ["abc 1 x", "0" * 64 + " x y", "0" * 64, "g" * 64 + " 1 x", "0" * 64 + " 1 "])
 def test_a_broken_list_is_named(tmp_path, line):
     (tmp_path / "list").write_text("0" * 64 + " 1 good\n" + line + "\n")
     with pytest.raises(ValueError, match="list:2: line is"):
@@ -137,3 +137,29 @@ def test_real_files_are_those_of_the_list(real_data):
                 path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
             )
             assert len(body) == file.size and hashlib.sha256(body).hexdigest() == file.sha256, file.path
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "a/..", ".", "./x", "a\\..\\x"])
+def test_no_file_can_leave_its_folder(tmp_path, path):
+    (tmp_path / "list").write_text("0" * 64 + f" 1 {path}\n")
+    with pytest.raises(ValueError, match="list:1: path is .*below the folder"):
+        listing(tmp_path / "list")
+    with pytest.raises(ValueError, match="got: path is .*below the folder"):
+        fetch(tmp_path / "got", [RemoteFile("0" * 64, 1, path)], "http://127.0.0.1:9/", **QUICK)
+
+
+def test_no_link_leads_out_of_the_folder(tmp_path):
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got/train").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="train/schema.json: a link leads out"):
+        fetch(tmp_path / "got", FILES, "http://127.0.0.1:9/", **QUICK)
+    assert not (tmp_path / "schema.json.part").exists()
+
+
+def test_a_server_that_sends_more_than_was_listed_fills_no_disk(tmp_path):
+    path, body = "train/schema.json", CONTENT["train/schema.json"]
+    small = RemoteFile(hashlib.sha256(body[:9]).hexdigest(), 9, path)
+    with served(tmp_path) as (address, _):
+        with pytest.raises(ValueError, match="not downloaded in 2 tries: it has .* bytes, the listed one 9"):
+            fetch(tmp_path / "got", [small], address, tries=2, **QUICK)
+    assert all(len(content) <= 2 * 65_536 for content in content(tmp_path / "got").values())

@@ -192,3 +192,30 @@ def test_the_command_scores_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     written = [json.loads(line) for line in (done / "evaluation" / "predictions.jsonl").read_text().splitlines()]
     assert {line["id"] for line in written} == {f"mine-{i + 1}" for i in range(len(lines))}
     assert "own_rows, plain names" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (json.dumps(ROW)[:-1] + ', "calls": []}', "the key 'calls' occurs twice"),
+        (json.dumps({**ROW, "calls": [{"name": "ping", "arguments": '{"host": "a", "host": "b"}'}]}), "occurs twice"),
+        (json.dumps({**ROW, "calls": [{"name": "ping", "arguments": "[" * 3_000}]}), "arguments is no JSON"),
+        (json.dumps(ROW).replace("2", "1" * 5_000), "no JSON: Exceeds the limit"),
+        (json.dumps({**ROW, "messages": [{"role": "user", "content": "\ud83d"}]}), "surrogates not allowed"),
+        (json.dumps(ROW)[:-1] + ', "reply": ' + "[" * 350 + "]" * 350 + "}", "nested more than 320 deep"),
+        (json.dumps(ROW)[:-1] + ', "reply": ' + "[" * 90_000 + "]" * 90_000 + "}", "maximum recursion depth"),
+    ],
+    ids=range(7),
+)
+def test_lines_made_to_break_the_reader(tmp_path: Path, line: str, why: str):
+    path = write(tmp_path, line)
+    with pytest.raises(ValueError, match=why) as caught:
+        OwnRows(str(path))
+    assert str(caught.value).startswith(f"{path}:1: ")
+
+
+def test_a_call_in_the_conversation_that_is_no_json_is_named(tmp_path: Path):
+    talk = [ASK, {"role": "assistant", "tool_calls": [{"name": "ping", "arguments": {"n": float("nan")}}]}, ASK]
+    path = write(tmp_path, {**ROW, "messages": talk})
+    with pytest.raises(ValueError, match=r"mine.jsonl:1: messages\[1\]: call of 'ping': arguments are no JSON"):
+        OwnRows(str(path))

@@ -217,3 +217,24 @@ def test_the_tokenizer_of_qwen(qwen: Prompts):
             assert text(qwen, list(qwen.schema(tool))) == tool.text
     short = Prompts(qwen.tokenizer, schema_limit=len(qwen.schema(PIZZA)) - 1)
     assert json.loads(text(short, list(short.schema(PIZZA)))) and short.report["schemas_shortened"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}}),
+        ("tokenizer_config.json", {"tokenizer_class": True}),
+        ("tokenizer_config.json", {"eos_token": 3}),
+        ("tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", None]}}),
+    ],
+)
+def test_tokenizer_files_of_any_content_are_read_or_refused_by_name(tmp_path, name, change):
+    tokenizer().save_pretrained(tmp_path)
+    path = tmp_path / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (tmp_path / "code.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass Own: pass\n"
+    )
+    with pytest.raises(ValueError, match="no readable tokenizer") as caught:
+        load_tokenizer(str(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path)) and not (tmp_path / "ran").exists()

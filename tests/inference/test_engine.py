@@ -36,7 +36,8 @@ def test_free_decoding_is_greedy_generation_without_a_cache(extras):
         memory, memory_mask = model.memory(request.gists, torch.arange(len(request.tools))[None])
         written = model.generate(
             ids, attention_mask=mask.long(), memory=memory, memory_mask=memory_mask,
-            reading=model.read(ids, mask), do_sample=False, use_cache=False, max_new_tokens=12, eos_token_id=prompts().end, pad_token_id=0,
+            reading=model.read(ids, mask), do_sample=False, use_cache=False, max_new_tokens=12,
+            eos_token_id=prompts().end, pad_token_id=0,
         )[0, ids.shape[1] :].tolist()  # fmt: skip
         assert answer.tokens == written
         finished += answer.finished

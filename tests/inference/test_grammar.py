@@ -93,3 +93,39 @@ def test_a_later_call_starts_on_a_new_line(grammar):
             assert grammar.allowed([matcher], len(prompts().tokenizer))[0][token]
             matcher.consume_token(token)
         assert matcher.is_accepting()
+
+
+def written_is_allowed(grammar, parameters: dict, arguments: dict) -> bool:
+    matcher = grammar.call(Tool("f", "", {"type": "object", **parameters}), first=True)
+    for token in prompts().ids(render([ToolCall("f", arguments)])):
+        if not grammar.allowed([matcher], len(prompts().tokenizer))[0][token]:
+            return False
+        matcher.consume_token(token)
+    return matcher.is_accepting()
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, None),
+        ({"enum": ["a", -(2**63)]}, -(2**63)),
+        ({"enum": ["a", -(2**63)]}, "a"),
+        ({"const": 1e30}, 1e30),
+        ({"enum": [[1e-7], [2]]}, [1e-7]),
+        ({"type": "integer", "minimum": 10**30}, 10**30),
+        ({"type": "array", "prefixItems": [{"type": "integer"}], "items": {"type": "string"}}, [1, "a"]),
+        ({"type": "object", "properties": {}, "additionalProperties": {"type": "integer"}}, {"any": 1}),
+    ],
+)
+def test_what_the_compiler_cannot_say_is_left_open(grammar, schema, value):
+    """Compiled as they stand these are refused, shut out right values, or (-2**63) end the process."""
+    assert written_is_allowed(grammar, {"properties": {"x": schema}, "required": ["x"]}, {"x": value})
+
+
+def test_a_tool_without_a_grammar_is_named(grammar):
+    good = Tool("ping", "", {"type": "object", "properties": {}})
+    marked = {"type": "object", "properties": {"x": {"enum": ["<tool_call>"]}}, "required": ["x"]}
+    never = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 3, "maximum": 1}}, "required": ["x"]}
+    for parameters, why in ((marked, "holds <tool_call>"), (never, "no grammar can be made")):
+        with pytest.raises(ValueError, match=f"tool 'bad': .*{why}.*simplify its parameters"):
+            grammar.choice([good, Tool("bad", "", parameters)])

@@ -1,17 +1,22 @@
 """In: calls whose verdict BFCL's published rules settle. Out: whether our scorer says the same, and its table."""
 
+import json
 import math
 from itertools import permutations
 
 import pytest
 
-from toolformer.calls import Malformed
+from toolformer.calls import Malformed, render
 from toolformer.data.sources.bfcl import SOURCE
 from toolformer.data.sources.source import Found
+from toolformer.evaluation.cases import Case
+from toolformer.evaluation.scoring import judged as judged_by_evaluation
+from toolformer.evaluation.scoring import prediction
+from toolformer.inference.engine import Answer
 from toolformer.metrics import Row, wilson
-from toolformer.metrics.bfcl import Score, call_mistake, markdown, mistake, row_of, table
+from toolformer.metrics.bfcl import Score, call_mistake, category_of, markdown, mistake, row_of, table
 from toolformer.metrics.bfcl_source_text import read_java, read_javascript
-from toolformer.records import Tool, ToolCall
+from toolformer.records import Example, Message, Tool, ToolCall
 
 TEXT, WHOLE, NUMBER, FLAG = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
 ANY: dict = {}
@@ -286,12 +291,16 @@ def test_a_category_that_there_is_not():
         table(rows("memory", 1, 0, start=1))
 
 
-def test_a_prediction_is_a_row():
-    gold = [{"name": "f", "arguments": {"x": 1}, "accepted": {"x": [2]}, "omittable": ["x"]}]
-    line = {"id": "bfcl-v4/multiple/1", "gold": gold, "stratum": ""}
-    row = row_of({**line, "predicted": [{"name": "f", "arguments": {"x": 2}}]}, [F])
-    assert row.gold == [ToolCall("f", {"x": 1}, {"x": [2]}, ("x",))] and mistake(row, "multiple") == ""
-    assert mistake(row_of({**line, "malformed": "broken JSON at 3"}, [F]), "multiple") == "malformed"
+@pytest.mark.parametrize("text", ["", "<tool_call> oops", render([ToolCall("f", {"x": 2})]), render(calls("f7"))])
+def test_a_line_of_predictions_says_what_the_row_said(text):
+    gold = ToolCall("f", {"x": 1}, {"x": [2]}, ("x",))
+    asked = Example("bfcl-v4/multiple/1", (Message("user", "Do it."),), (F.id, G.id), (gold,), "", "bfcl-v4")
+    case, answer = Case(asked, [F, G], [F, G]), Answer(text, finished=True)
+    row = judged_by_evaluation(case, answer)
+    line = json.loads(json.dumps(prediction(case, answer, row)))
+    again = row_of(line, [F, G])
+    assert again.gold == [gold] and again.stratum == row.stratum
+    assert mistake(again, category_of(line["id"])) == mistake(row, "multiple")
 
 
 def test_gold_is_right_by_its_own_rules(real_data):

@@ -265,8 +265,31 @@ def test_load_backbone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with pytest.raises(ValueError, match="weights cannot be read"):
         load_backbone(str(tmp_path))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="weights cannot be read"):
+    with pytest.raises(ValueError, match="model.safetensors is missing"):
         load_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"vocab_size": 10**9}, "mismatched_keys.*embed_tokens.weight is .*, by the config \\(1000000000, 32\\)"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers, the weights are [0-9]+ tensors"),
+        ({"rope_parameters": {"rope_type": "nothing"}}, "config.json makes no model"),
+        ({"layer_types": [[]]}, "no readable config.json"),
+        ({"model_type": "other", "auto_map": {"AutoConfig": "code.Config"}}, "no readable config.json"),
+    ],
+)
+def test_a_config_that_lies_is_refused_before_memory_is_taken(tmp_path: Path, change: dict, why: str):
+    backbone(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (tmp_path / "code.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\nclass Config: pass\n"
+    )
+    with pytest.raises(ValueError, match=why) as caught:
+        load_backbone(str(tmp_path))
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists(), "code of a checkpoint was run"
 
 
 def test_missing_parts_get_their_own_first_values(tmp_path: Path):

@@ -30,7 +30,7 @@ from toolformer.records import (
 )
 from toolformer.schemas import parameters_of, required_of
 
-FORMAT = 2
+FORMAT = 3
 # Messages, calls and drafts are JSON text: their inner fields vary from row to row.
 ROWS = pa.schema(
     [
@@ -170,6 +170,12 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def _seal(info: Mapping[str, Any]) -> str:
+    """Of all that ``corpus.json`` says, the digests of the other files among it."""
+    said = json.dumps({key: value for key, value in info.items() if key != "seal"}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
 def write_corpus(
     folder: str | Path,
     tools: Sequence[Tool],
@@ -212,8 +218,10 @@ def write_tables(
                 for batch in batches:
                     table.add_batch(batch)
             rows[name] = table.written
-        digest = _digest(catalog.values(), {name: _lines(mapped(part / f"{name}.arrow")) for name in rows})
-        info = {"format": FORMAT, "fingerprint": digest, "tools": len(catalog), "rows": rows, **meta(part)}
+        fingerprint = _digest(catalog.values(), {name: _lines(mapped(part / f"{name}.arrow")) for name in rows})
+        info = {"format": FORMAT, "fingerprint": fingerprint, "tools": len(catalog), "rows": rows, **meta(part)}
+        info["files"] = {path.name: digest(path) for path in sorted(part.iterdir())}
+        info["seal"] = _seal(info)
         (part / "corpus.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n")
 
     return Corpus.open(replaced(folder, fill))
@@ -242,19 +250,18 @@ def read_tools(path: Path) -> tuple[dict[str, Tool], dict[str, Kin]]:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path}:1: cannot be read: {error}; prepare the corpus again") from error
-    _check_columns(path, table, TOOLS)
     rows = table.to_pylist()
     tools = {row["id"]: tool_from_json(json.loads(row["tool"])) for row in rows}
-    wrong = [id_ for id_, tool in tools.items() if tool.id != id_]
-    if wrong:
-        raise ValueError(f"{path}:1: tool {wrong[0]} does not hash to its id; prepare it again")
     return tools, {row["id"]: Kin(*(row[field] for field in Kin._fields)) for row in rows}
 
 
-def _check_columns(path: Path, table: pa.Table, schema: pa.Schema) -> None:
-    missing = [column for column in schema.names if column not in table.column_names]
-    if missing:
-        raise ValueError(f"{path}:1: column {missing[0]} is missing, there are {table.column_names}; prepare it again")
+def _check_unchanged(path: Path, info: Mapping[str, Any]) -> None:
+    """Arrow believes what a file says of itself: one wrong bit is another row, or the end of the process."""
+    if not path.is_file():
+        raise ValueError(f"{path}:1: cannot be read: there is no such file; prepare the corpus again")
+    found, wanted = digest(path), info["files"].get(path.name)
+    if found != wanted:
+        raise ValueError(f"{path}:1: cannot be read: its SHA-256 is {found}, not {wanted}; prepare the corpus again")
 
 
 def check(example: Example, catalog: Mapping[str, Tool], place: str) -> None:
@@ -329,12 +336,17 @@ class Corpus:
                 f"{folder}: holds no corpus (corpus.json is missing); run python -m toolformer.prepare"
             )
         try:
-            info = json.loads(path.read_text())
+            info = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}; prepare the corpus again") from error
+        except (ValueError, RecursionError) as error:  # no UTF-8, a number without end
+            raise ValueError(f"{path}:1: not JSON: {error}; prepare the corpus again") from error
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             found = info.get("format") if isinstance(info, dict) else type(info).__name__
             raise ValueError(f"{path}:1: format is {found}, this version reads {FORMAT}; prepare the corpus again")
+        if info.get("seal") != _seal(info):
+            raise ValueError(f"{path}:1: is not as it was written; prepare the corpus again")
+        _check_unchanged(folder / "tools.parquet", info)
         tools, kin = read_tools(folder / "tools.parquet")
         return cls(folder, tools, kin, info)
 
@@ -347,6 +359,7 @@ class Corpus:
         """The rows of a split, in their stored order, each read when it is looked at."""
         if name not in self.info["rows"]:
             raise ValueError(f"{self.folder}: split is {name}; there are {', '.join(self.info['rows'])}")
+        _check_unchanged(self.folder / f"{name}.arrow", self.info)
         return Examples(self.folder / f"{name}.arrow", self.tools)
 
 
@@ -355,7 +368,6 @@ class Examples(Sequence[Example]):
 
     def __init__(self, path: Path, catalog: Mapping[str, Tool]) -> None:
         self.path, self.catalog, self.table = path, catalog, mapped(path)
-        _check_columns(path, self.table, ROWS)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Examples, (self.path, self.catalog)  # another process maps the file itself

@@ -7,6 +7,7 @@ checksum is right.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from http.client import HTTPException
@@ -43,10 +44,17 @@ def listing(path: str | Path) -> list[RemoteFile]:
     found = []
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         parts = line.split(" ", 2)
-        if len(parts) != 3 or len(parts[0]) != 64 or not parts[1].isdigit() or ".." in Path(parts[2]).parts:
+        if len(parts) != 3 or not re.fullmatch("[0-9a-f]{64}", parts[0]) or not parts[1].isdigit() or not parts[2]:
             raise ValueError(f"{path}:{number}: line is {line!r}; it must be: sha256 size path")
-        found.append(RemoteFile(parts[0], int(parts[1]), parts[2]))
+        found.append(RemoteFile(parts[0], int(parts[1]), _inside(parts[2], f"{path}:{number}")))
     return found
+
+
+def _inside(path: str, place: str) -> str:
+    """``path``, which must stay below the folder that it is put into."""
+    if Path(path).is_absolute() or "\\" in path or not Path(path).name or {"..", "."} & set(path.split("/")):
+        raise ValueError(f"{place}: path is {path!r}; a path below the folder is wanted, without ..")
+    return path
 
 
 def fetch(
@@ -70,7 +78,9 @@ def fetch(
     total = sum(file.size for file in files)
     with tqdm(total=total, unit="B", unit_scale=True, desc="download", disable=not progress) as bar:
         for file in files:
-            target = folder / file.path
+            target = folder / _inside(file.path, str(folder))
+            if not target.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{target}: a link leads out of {folder}; remove the link")
             if target.is_file() and target.stat().st_size == file.size and digest(target) == file.sha256:
                 bar.update(file.size)
                 continue
@@ -127,8 +137,8 @@ def _continue(url: str, part: Path, size: int, timeout: float, bar: Any) -> None
             have = have if appending else 0
             bar.update(have)
             with part.open("ab" if appending else "wb") as opened:
-                while block := answer.read(BLOCK):
-                    opened.write(block)
+                while (block := answer.read(BLOCK)) and have <= size:  # no more than one block too many
+                    have += opened.write(block)
                     bar.update(len(block))
         have = part.stat().st_size
     else:

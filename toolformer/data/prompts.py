@@ -131,9 +131,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: no such tokenizer folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        why = str(error).strip().splitlines()[0]
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)  # None would ask on the terminal
+    except BaseException as error:  # the library checks little; its Rust part panics with what is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: no readable tokenizer ({why}); give a folder with tokenizer files") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer

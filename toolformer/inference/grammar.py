@@ -18,12 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from toolformer.calls import CLOSE, OPEN
 from toolformer.records import Tool
 from toolformer.schemas import admits_null
+from toolformer.schemas.type_text import kind_of
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
 TEXT_RULE = r"TEXT: /[^<\x00-\x1f]([^<\x00-\x08])*/"
 NEW_LINE = r'"\n" '
 KEPT = ("type", "enum", "const", "items", "properties", "required", "additionalProperties", "anyOf", "oneOf")
-KEPT += ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems")
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems")
+KEPT += ("prefixItems", *BOUNDS)
 
 
 class Grammar:
@@ -44,7 +46,19 @@ class Grammar:
         self._kept = lru_cache(maxsize=1024)(self._matcher)  # compiling takes 2 ms, a copy 4 us
 
     def choice(self, tools: Sequence[Tool], most_calls: int = 4) -> LLMatcher:
-        """Any of ``tools``, up to ``most_calls`` calls, or a plain reply."""
+        """Any of ``tools``, up to ``most_calls`` calls, or a plain reply.
+
+        Raises:
+            ValueError: names the tool whose schema allows nothing, or more than can be compiled.
+        """
+        try:
+            return self._choice(tools, most_calls)
+        except ValueError:
+            for tool in tools:
+                self.call(tool, first=True)  # names the one that is to blame
+            raise
+
+    def _choice(self, tools: Sequence[Tool], most_calls: int) -> LLMatcher:
         rules = [f"t{i}: {self._one(tool)}" for i, tool in enumerate(tools)]
         start = "TEXT"
         if tools:
@@ -56,7 +70,10 @@ class Grammar:
 
     def call(self, tool: Tool, *, first: bool) -> LLMatcher:
         """One call of ``tool``; a later call starts on a new line."""
-        return self._kept(f"start: {'' if first else NEW_LINE}{self._one(tool)}").deep_copy()
+        try:
+            return self._kept(f"start: {'' if first else NEW_LINE}{self._one(tool)}").deep_copy()
+        except ValueError as error:
+            raise ValueError(f"tool {tool.name!r}: {error}; simplify its parameters") from None
 
     def reply(self, *, first: bool = True) -> LLMatcher:
         """A plain reply; one after a draft starts on a new line."""
@@ -65,7 +82,7 @@ class Grammar:
     def _matcher(self, lark: str) -> LLMatcher:
         matcher = LLMatcher(self.lexer, LLMatcher.grammar_from_lark(lark))
         if matcher.is_error():
-            raise ValueError(f"no grammar for these tools: {matcher.get_error().strip().splitlines()[0]}")
+            raise ValueError(f"no grammar can be made: {matcher.get_error().strip().splitlines()[0]}")
         return matcher
 
     def allowed(self, matchers: Sequence[LLMatcher | None], vocab_size: int) -> np.ndarray:
@@ -89,20 +106,45 @@ class Grammar:
             "additionalProperties": False,
             "properties": {"name": {"const": tool.name}, "arguments": arguments},
         }
-        return f'{OPEN} "\\n" %json {json.dumps(shape)} "\\n" {CLOSE}'
+        text = json.dumps(shape)
+        for mark in (OPEN, CLOSE):
+            if mark in text:
+                raise ValueError(f"a name or value holds {mark}, which marks a call")
+        return f'{OPEN} "\\n" %json {text} "\\n" {CLOSE}'
 
 
 def _closed(schema: Any) -> Any:
-    """The part of a schema that bounds what may be written; objects admit declared keys only."""
+    """The part of a schema that bounds what may be written, in what llguidance can compile.
+
+    Objects admit declared keys only, unless their schema says what others hold. Where llguidance has no way to say a
+    bound (one of several but not two, numbers that it would write in another way), more may be written.
+    """
     if not isinstance(schema, Mapping):
         return {}
-    out = {key: value for key, value in schema.items() if key in KEPT}
+    out = {key: value for key, value in schema.items() if key in KEPT and not (key in BOUNDS and _odd(value))}
+    values = [out["const"]] if "const" in out else out.get("enum", [])
+    if any(map(_odd, values)):
+        plain = [value for value in values if not _odd(value)]
+        return {"anyOf": [{"enum": plain}] * bool(plain) + [{"type": kind_of(v)} for v in values if _odd(v)]}
+    if "oneOf" in out:
+        options = out.pop("oneOf")
+        out.setdefault("anyOf", options)
     if isinstance(out.get("properties"), Mapping):
         out["properties"] = {key: _closed(value) for key, value in out["properties"].items()}
-        out["additionalProperties"] = False
-    if "items" in out:
-        out["items"] = _closed(out["items"])
-    for key in ("anyOf", "oneOf"):
+        out.setdefault("additionalProperties", False)
+    for key in ("items", "additionalProperties"):
+        if key in out:
+            out[key] = _closed(out[key]) if isinstance(out[key], Mapping) else False
+    for key in ("anyOf", "prefixItems"):
         if key in out:
             out[key] = [_closed(option) for option in out[key]]
     return out
+
+
+def _odd(value: Any) -> bool:
+    """Whether a value holds a number that llguidance writes in another way than Python, or cannot hold."""
+    if isinstance(value, Mapping | list):
+        return any(map(_odd, value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, float):
+        return "e" in repr(value)
+    return isinstance(value, int) and abs(value) > 2**53

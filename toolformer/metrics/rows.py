@@ -9,17 +9,16 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jsonschema import Draft202012Validator
-from jsonschema.protocols import Validator
 from scipy.optimize import linear_sum_assignment
 
 from toolformer.calls import Malformed
 from toolformer.records import Tool, ToolCall
 from toolformer.schemas import (
+    fits,
     item_schema,
     parameters_of,
     property_schema,
@@ -268,13 +267,8 @@ def _count_call(count: dict[str, int], call: ToolCall, tool: Tool | None) -> Non
     count["unknown_keys"] += unknown
     count["required"] += len(required)
     count["missing_required"] += missing
-    count["valid_calls"] += not unknown and not missing and _validator(tool).is_valid(dict(call.arguments))
+    count["valid_calls"] += not unknown and not missing and fits(tool, call.arguments)
 
 
 def _leaf_count(pairs: Mapping[str, Any], schema: Mapping[str, Any]) -> int:
     return sum(len(_leaves(value, property_schema(schema, key))) for key, value in pairs.items())
-
-
-@lru_cache(maxsize=4096)
-def _validator(tool: Tool) -> Validator:
-    return Draft202012Validator(tool.parameters)

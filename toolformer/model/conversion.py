@@ -109,27 +109,53 @@ def start_as_bag_of_words(model: ToolFormerMicro) -> None:
 
 
 def load_backbone(path: str) -> ToolFormerMicro:
-    """A folder written by ``save_pretrained``; anything else is refused by name."""
+    """A folder written by ``save_pretrained``, in safetensors; anything else is refused by name."""
     config = _config(path)
     if not isinstance(config, ToolFormerConfig):
         raise ValueError(f"{path}: model_type is {config.model_type!r}; wanted a toolformer_micro folder (…/backbone)")
+    _check_shapes(path, config)
     said = logging.get_verbosity()
     logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
         loaded: Any = ToolFormerMicro.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+            path, output_loading_info=True, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # the library checks little: what is wrong shows as any kind of error
         raise ValueError(f"{path}: weights cannot be read ({_first_line(error)}); copy the folder again") from error
     finally:
         logging.set_verbosity(said)
     model, info = loaded
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+    for kind in ("missing_keys", "unexpected_keys"):
         if info[kind]:
             raise ValueError(
                 f"{path}: {kind} {sorted(map(str, info[kind]))[:3]}; the weights do not belong to this config.json"
             )
     return model
+
+
+def _check_shapes(path: str, config: ToolFormerConfig) -> None:
+    """Config and weights belong together; asked before memory is taken for whatever the config says."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        for file in _files(path):
+            with safe_open(file, framework="pt") as shard:
+                shapes |= {key: tuple(shard.get_slice(key).get_shape()) for key in shard.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: weights cannot be read ({_first_line(error)}); copy the folder again") from error
+    if config.num_hidden_layers + config.encoder_layers > len(shapes):
+        layers = f"{config.encoder_layers} + {config.num_hidden_layers}"
+        raise ValueError(f"{path}: config.json has {layers} layers, the weights are {len(shapes)} tensors; copy both")
+    try:
+        with torch.device("meta"):
+            own = {key: tuple(value.shape) for key, value in ToolFormerMicro(config).state_dict().items()}
+    except Exception as error:  # the library checks little: what is wrong shows as any kind of error
+        raise ValueError(f"{path}: config.json makes no model ({_first_line(error)}); copy the folder again") from error
+    wrong = sorted(key for key in own.keys() & shapes.keys() if own[key] != shapes[key])
+    if wrong:
+        raise ValueError(
+            f"{path}: mismatched_keys {wrong[:3]}; the weights do not belong to this config.json "
+            f"({wrong[0]} is {shapes[wrong[0]]}, by the config {own[wrong[0]]})"
+        )
 
 
 def _known(shape: dict[str, Any]) -> dict[str, Any]:
@@ -155,26 +181,21 @@ def _config(source: str):
     if Path(source).is_absolute() and not Path(source).is_dir():
         raise FileNotFoundError(f"{source}: no such model folder; give a folder with config.json or a hub id")
     try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)  # None would ask on the terminal
+    except Exception as error:  # the library checks little: what is wrong shows as any kind of error
         why = _first_line(error)
         raise ValueError(f"{source}: no readable config.json ({why}); give a model folder or a hub id") from error
 
 
 def _weights(source: str, config: ToolFormerConfig) -> dict[str, Tensor]:
     """The tensors of a safetensors checkpoint that ``config`` has a place for, under our names."""
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    one = cached_file(source, "model.safetensors", **quiet)
-    index = None if one is not None else cached_file(source, "model.safetensors.index.json", **quiet)
-    if one is None and index is None:
-        raise ValueError(f"{source}: model.safetensors is missing; save the checkpoint in safetensors format")
     tensors: dict[str, Tensor] = {}
     try:
-        for file in [one] if index is None else get_checkpoint_shard_files(source, index)[0]:
+        for file in _files(source):
             with safe_open(file, framework="pt") as shard:
                 for key in shard.keys():
                     tensors.update((name, shard.get_tensor(key)) for name in _places(key, config))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{source}: model.safetensors cannot be read ({_first_line(error)}); copy the checkpoint again"
         ) from error
@@ -182,6 +203,22 @@ def _weights(source: str, config: ToolFormerConfig) -> dict[str, Tensor]:
         if (table := tensors.get("embed_tokens.weight")) is not None:
             tensors["lm_head.weight"] = table
     return tensors
+
+
+def _files(source: str) -> list[str]:
+    """The safetensors files of a checkpoint: one, or the shards that its index lists."""
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    one = cached_file(source, "model.safetensors", **quiet)
+    index = None if one is not None else cached_file(source, "model.safetensors.index.json", **quiet)
+    if one is None and index is None:
+        raise ValueError(f"{source}: model.safetensors is missing; save the checkpoint in safetensors format")
+    if one is not None:
+        return [one]
+    try:
+        return get_checkpoint_shard_files(source, index)[0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = _first_line(error)
+        raise ValueError(f"{source}: the index cannot be read ({why}); copy the checkpoint again") from error
 
 
 def _places(key: str, config: ToolFormerConfig) -> list[str]:

@@ -20,6 +20,7 @@ from toolformer.schemas.dialects import (
     tool_from_mcp,
     tool_from_openai,
 )
+from toolformer.schemas.fitting import fits
 from toolformer.schemas.shortening import Shortened, shorten
 from toolformer.schemas.type_text import TYPES, is_optional, type_to_schema
 
@@ -29,6 +30,7 @@ __all__ = [
     "Shortened",
     "admits_null",
     "canonical",
+    "fits",
     "gaps",
     "is_optional",
     "item_schema",

@@ -12,13 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from toolformer.calls import MAX_DEPTH
+from toolformer.calls import MAX_DEPTH, deeper_than
 from toolformer.records import Tool, ToolCall
 from toolformer.schemas.type_text import ALIAS, TYPES, brief
 
 Schema = Mapping[str, Any]
 
 BRANCHES = ("anyOf", "oneOf", "allOf")
+# Where JSON Schema has schemas inside a schema: one, a list of them, a map of names to them.
+ONE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+ONE += ("unevaluatedItems", "unevaluatedProperties")
+LISTS = (*BRANCHES, "prefixItems")
+MAPS = ("properties", "patternProperties", "dependentSchemas")
 
 
 def validate(tool: Tool, place: str) -> None:
@@ -32,9 +37,18 @@ def validate(tool: Tool, place: str) -> None:
         raise wrong(place, "name", tool.name, "a text that is not empty is wanted")
     if not isinstance(tool.description, str):
         raise wrong(where, "description", tool.description, "a text is wanted")
+    for field, text in (("name", tool.name), ("description", tool.description)):
+        if any("\ud800" <= mark <= "\udfff" for mark in text):
+            raise wrong(where, field, text, "a text without halves of surrogate pairs is wanted")
     if not isinstance(tool.parameters, Mapping) or tool.parameters.get("type") != "object":
         raise wrong(where, "parameters", tool.parameters, 'a schema with "type": "object" is wanted')
+    if deeper_than(tool.parameters, 4 * MAX_DEPTH):
+        raise ValueError(f"{where}: parameters are nested more than {4 * MAX_DEPTH} deep; do they hold themselves?")
     _check(tool.parameters, where, "parameters", 0)
+    try:
+        f"{tool.name}{tool.description}".encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{place}: tool {ascii(tool.name)}: half of a surrogate pair; use whole characters") from None
     try:
         text = json.dumps(tool.parameters, allow_nan=False, ensure_ascii=False)
         text.encode()
@@ -64,8 +78,9 @@ def _check(schema: Any, where: str, path: str, depth: int) -> None:
         raise ValueError(
             f"{where}: {path[:80]}: schemas are nested more than {MAX_DEPTH} deep; does it refer to itself?"
         )
-    if "$ref" in schema:
-        raise wrong(where, f"{path}.$ref", schema["$ref"], "put the schema itself there (tool_from_mcp does)")
+    for key in ("$ref", "$dynamicRef"):
+        if key in schema:
+            raise wrong(where, f"{path}.{key}", schema[key], "put the schema itself there (tool_from_mcp does)")
     kinds = schema.get("type", [])
     for kind in [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, Sequence) else [kinds]:
         if kind not in TYPES:
@@ -79,34 +94,35 @@ def _check(schema: Any, where: str, path: str, depth: int) -> None:
     if not isinstance(required, list | tuple):
         raise wrong(where, f"{path}.required", required, "a list of property names is wanted")
     for name in required:
-        if not isinstance(name, str):
-            raise wrong(where, f"{path}.required", name, "a list of property names is wanted")
-        if name not in properties:
-            near = difflib.get_close_matches(str(name), [str(known) for known in properties], n=1)
+        if not isinstance(name, str) or name not in properties:
+            near = difflib.get_close_matches(str(name)[:80], [str(known)[:80] for known in properties], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; properties are {brief(list(properties))}"
             raise wrong(where, f"{path}.required", name, f"there is no such property{hint}")
     if len(set(required)) < len(required):
         raise wrong(where, f"{path}.required", required, "name each property once")
     if "enum" in schema and not (isinstance(schema["enum"], list | tuple) and schema["enum"]):
         raise wrong(where, f"{path}.enum", schema["enum"], "a list of at least one value is wanted")
-    if isinstance(schema.get("pattern"), str):
-        try:
-            re.compile(schema["pattern"])
-        except re.error as error:
-            raise wrong(where, f"{path}.pattern", schema["pattern"], f"no regular expression: {error}") from None
+    for key in ("pattern", "patternProperties"):
+        said = schema.get(key)
+        for pattern in [said] if isinstance(said, str) else said if isinstance(said, Mapping) else ():
+            try:
+                re.compile(pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise wrong(where, f"{path}.{key}", pattern, f"no regular expression: {error}") from None
     for name, inner in inner_schemas(schema):
         _check(inner, where, f"{path}.{'.'.join(map(str, name))}", depth + 1)
 
 
 def inner_schemas(schema: Schema) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """The schemas directly inside ``schema`` with the keys that lead to them."""
-    for name, spec in schema.get("properties", {}).items():
-        yield ("properties", name), spec
-    if "items" in schema:
-        yield ("items",), schema["items"]
-    if isinstance(schema.get("additionalProperties"), Mapping):
-        yield ("additionalProperties",), schema["additionalProperties"]
-    for key in (*BRANCHES, "prefixItems"):
+    for key in MAPS:
+        inside = schema.get(key)
+        for name, spec in inside.items() if isinstance(inside, Mapping) else ():
+            yield (key, name), spec
+    for key in ONE:
+        if isinstance(schema.get(key), Mapping) or (key == "items" and key in schema):
+            yield (key,), schema[key]
+    for key in LISTS:
         branches = schema.get(key, [])
         for i, spec in enumerate(branches if isinstance(branches, Sequence) else []):
             yield (key, i), spec

@@ -6,13 +6,15 @@ JSON Schema says in another way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from toolformer.calls import MAX_DEPTH
+from toolformer.calls import MAX_DEPTH, deeper_than
 from toolformer.records import Tool
-from toolformer.schemas.checking import BRANCHES, Schema, validate, wrong
+from toolformer.schemas.checking import LISTS, MAPS, ONE, Schema, validate, wrong
 from toolformer.schemas.type_text import TYPES, as_typed, default_in, is_optional, kind_of, type_to_schema, union
+
+MOST_REFERENCES = 1_000  # of one tool; where each level refers twice to the next, no memory would hold them all
 
 
 def read_tool(row: Any, place: str) -> Tool:
@@ -99,6 +101,8 @@ def tool_from_lists(row: Any, place: str) -> Tool:
 def _fields(row: Any, key: str, place: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise wrong(place, "tool", row, "an object with name, description and parameters is wanted")
+    if deeper_than(row, 4 * MAX_DEPTH):  # two levels a schema, and values inside it
+        raise ValueError(f"{place}: tool is nested more than {4 * MAX_DEPTH} deep; does it hold itself?")
     if not isinstance(row.get("name"), str):
         raise wrong(place, "name", row.get("name"), "a text is wanted")
     description = row.get("description")
@@ -125,11 +129,11 @@ def canonical(schema: Any, where: str, path: str, root: Any = None) -> dict[str,
     if isinstance(schema, Mapping):
         schema = {"type": "object", "properties": {}, **schema}
         schema = {k: v for k, v in schema.items() if k != "$schema"}
-    out = _canonical(schema, where, path, schema if root is None else root, 0)
+    out = _canonical(schema, where, path, schema if root is None else root, 0, iter(range(MOST_REFERENCES)))
     return {k: v for k, v in out.items() if k not in ("$defs", "definitions")}
 
 
-def _canonical(schema: Any, where: str, path: str, root: Any, depth: int) -> dict[str, Any]:
+def _canonical(schema: Any, where: str, path: str, root: Any, depth: int, references: Iterator[int]) -> dict[str, Any]:
     if schema is True:
         return {}
     if not isinstance(schema, Mapping):
@@ -139,22 +143,24 @@ def _canonical(schema: Any, where: str, path: str, root: Any, depth: int) -> dic
             f"{where}: {path[:80]}: schemas are nested more than {MAX_DEPTH} deep; does it refer to itself?"
         )
     if "$ref" in schema:
+        if next(references, None) is None:
+            raise ValueError(f"{where}: {path[:80]}: more than {MOST_REFERENCES} references; write the schemas out")
         target = resolve(schema["$ref"], where, path, root)
         rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return _canonical({**target, **rest}, where, path, root, depth + 1)
+        return _canonical({**target, **rest}, where, path, root, depth + 1, references)
 
     def inner(value: Any, name: str) -> dict[str, Any]:
-        return _canonical(value, where, f"{path}.{name}", root, depth + 1)
+        return _canonical(value, where, f"{path}.{name}", root, depth + 1, references)
 
     out: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "type":
             out.update(_type(value, where, f"{path}.type"))
-        elif key == "properties" and isinstance(value, Mapping):
-            out[key] = {name: inner(spec, f"properties.{name}") for name, spec in value.items()}
-        elif key == "items" or (key == "additionalProperties" and isinstance(value, Mapping)):
+        elif key in MAPS and isinstance(value, Mapping):
+            out[key] = {name: inner(spec, f"{key}.{name}") for name, spec in value.items()}
+        elif key == "items" or (key in ONE and isinstance(value, Mapping)):
             out[key] = inner(value, key)
-        elif key in (*BRANCHES, "prefixItems") and isinstance(value, Sequence):
+        elif key in LISTS and isinstance(value, Sequence):
             out[key] = [inner(spec, f"{key}[{i}]") for i, spec in enumerate(value)]
         elif key == "examples" and not isinstance(value, list):
             out[key] = [value]
@@ -187,8 +193,8 @@ def _agreed(schema: dict[str, Any]) -> dict[str, Any]:
             schema["items"] = _agreed({**items, "enum": values}) if "enum" not in items else items
         else:
             values = [as_typed(value, kind) for value in values]
-            schema["enum"] = [v for i, v in enumerate(values) if (type(v), v) not in [(type(w), w) for w in values[:i]]]
-            other = [{"type": kind_of(v)} for v in values if not _is(v, kind)]
+            schema["enum"] = list({(type(v), repr(v)): v for v in values}.values())
+            other = [{"type": found} for found in dict.fromkeys(kind_of(v) for v in values if not _is(v, kind))]
             schema.update(union([{"type": kind}, *other]) if other else {})
     required = schema.get("required")
     if isinstance(required, list) and not schema.get("properties") and all(isinstance(r, str) for r in required):

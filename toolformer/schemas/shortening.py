@@ -57,7 +57,7 @@ def _fields_of(schema: Schema, path: tuple[Any, ...]) -> Iterator[tuple[tuple[An
     for key, value in schema.items():
         yield (*start, key), value
     for inner, spec in inner_schemas(schema):
-        if isinstance(spec, Mapping):
+        if isinstance(spec, Mapping) and inner[0] in _SHAPE:  # any other goes whole
             yield from _fields_of(spec, (*start, *inner))
 
 

@@ -9,7 +9,9 @@ import ast
 import difflib
 import json
 import re
-from typing import Any, cast
+from typing import Any
+
+from toolformer.calls import MAX_DEPTH
 
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _WORDS = {
@@ -34,7 +36,9 @@ _PHRASES = {
     "date (yyyy-mm-dd)": {"type": "string", "format": "date"},
     "time (24-hour hh:mm)": {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"},
 }
-_OPTIONAL = re.compile(r"(?s)(?P<type>.*?)\s*(?P<rest>,\s*(?:optional|required|default)\b.*)?$")
+_OPTIONAL = re.compile(r",\s*(?:optional|required|default)\b")
+_DEFAULT = re.compile(r",\s*default")
+_SAYS = re.compile(r"^(?:[=:]|is|to)\s*")
 _KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 
@@ -55,7 +59,7 @@ def is_optional(text: str) -> bool:
     >>> is_optional("str, optional"), is_optional("Optional[int]"), is_optional("List[int]")
     (True, True, False)
     """
-    rest = cast(re.Match[str], _OPTIONAL.match(text)).group("rest") or ""
+    rest = text[len(_without_rest(text)) :]
     return "optional" in rest or "default" in rest or text.strip().startswith(("Optional[", "typing.Optional["))
 
 
@@ -65,11 +69,19 @@ def default_in(text: str) -> dict[str, Any]:
     >>> default_in("str, optional, default 'London'"), default_in("int, default=3"), default_in("int, optional")
     ({'default': 'London'}, {'default': 3}, {})
     """
-    found = re.search(r",\s*default\s*(?:[=:]|is|to)?\s*(.+)$", text)
-    try:
-        return {"default": ast.literal_eval(found.group(1))} if found else {}
-    except (SyntaxError, ValueError):
+    found = _DEFAULT.search(text)
+    if found is None:
         return {}
+    value = _SAYS.sub("", text[found.end() :].strip(), count=1)
+    try:
+        return {"default": ast.literal_eval(value)}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return {}
+
+
+def _without_rest(text: str) -> str:
+    found = _OPTIONAL.search(text)
+    return text[: found.start()] if found else text
 
 
 def type_to_schema(text: str, place: str = "type") -> dict[str, Any]:
@@ -89,12 +101,12 @@ def type_to_schema(text: str, place: str = "type") -> dict[str, Any]:
     """
     if text in TYPES:
         return {"type": text}
-    plain = cast(re.Match[str], _OPTIONAL.match(text)).group("type").strip()
+    plain = _without_rest(text).strip()
     if not plain:
         return {}
     if plain.lower() in _PHRASES:
         return dict(_PHRASES[plain.lower()])
-    if plain.endswith("[]"):
+    if plain.endswith("[]") and not plain.endswith("[]" * MAX_DEPTH):
         return {"type": "array", "items": type_to_schema(plain[:-2], place)}
     try:
         node = ast.parse(plain.replace("<", "[").replace(">", "]"), mode="eval").body
@@ -151,7 +163,7 @@ def _word(word: str) -> dict[str, Any]:
 def union(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """The schema that admits what any of ``parts`` admits, as short as it goes."""
     parts = [part for i, part in enumerate(parts) if part not in parts[:i]]
-    if {} in parts:
+    if not parts or {} in parts:
         return {}
     if {"type": "number"} in parts:
         parts = [part for part in parts if part != {"type": "integer"}]

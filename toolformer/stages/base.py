@@ -16,13 +16,13 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
 from toolformer.model.modeling import ToolFormerMicro
 from toolformer.stages.optimizers import build_optimizer, warmup_cosine
+from toolformer.stages.sharding import shard, whole
 
 OPTIONAL_PARTS = ("pointer", "copy_head", "no_tool")
 
@@ -62,10 +62,15 @@ class Stage(L.LightningModule):
         if bad_steps not in ("stop", "skip"):
             raise ValueError(f"stage.module.bad_steps is {bad_steps!r}; use stop or skip")
         self.bad_steps = bad_steps
+        self.scalars: list[str] = []  # see ``shard``
         freeze_parameters(model, freeze)
         self._since, self._examples, self._tokens = 0.0, 0, 0
         self._window: list[tuple[CallBatch, dict[str, Tensor]]] = []  # of the step that is being accumulated
-        self._row: dict[str, Any] = {}
+
+    def configure_model(self) -> None:
+        """In shards, where the trainer's strategy leaves it to the module how it is spread."""
+        if self.device_mesh is not None:
+            self.scalars = shard(self, self.trainer.strategy.root_device.type)
 
     def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
         """The parts of the loss; their weighted sum under ``loss``."""
@@ -77,10 +82,11 @@ class Stage(L.LightningModule):
         parts = self.losses(batch, gists)
         self._examples += len(batch.input_ids) or len(batch.tools.ids)
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
-        self._window.append((batch, {name: value.detach() for name, value in parts.items()}))
+        measured = {f"train/{name}": value.detach() for name, value in parts.items()}
         if self.logging_step:
             self.log("loss", parts["loss"].detach(), prog_bar=True, logger=False)
-            self._row = self._state(gists.detach())
+            measured |= gist_statistics(gists.detach().float())
+        self._window.append((batch, measured))
         return parts["loss"]
 
     def every(self, steps: int) -> bool:
@@ -121,10 +127,19 @@ class Stage(L.LightningModule):
 
     def _log_row(self, norm: Tensor) -> None:
         names = list(self._window[0][1])
-        parts = torch.stack([torch.stack([parts[name].float() for name in names]) for _, parts in self._window]).mean(0)
-        parts = self.trainer.strategy.reduce(parts, reduce_op="mean")
-        losses = {f"train/{name}": value for name, value in zip(names, parts.tolist(), strict=True)}
-        row = {**losses, "grad_norm": float(norm), **{key: float(value) for key, value in self._row.items()}}
+        means = torch.stack([torch.stack([found[name].float() for name in names]) for _, found in self._window]).mean(0)
+        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        spent, processes = max(time.perf_counter() - self._since, 1e-9), self.trainer.world_size
+        gates = [layer.cross_attn_gate for layer in self.model.decoder.layers]
+        row = {
+            **dict(zip(names, means.tolist(), strict=True)),
+            **{f"gate/layer_{i:02d}": opened(gate) for i, gate in enumerate(gates)},
+            "grad_norm": float(norm),
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "examples_per_second": self._examples * processes / spent,
+            "tokens_per_second": self._tokens * processes / spent,
+        }
+        self.on_train_start()
         for logger in self.loggers:
             logger.log_metrics(row, step=self.trainer.global_step)
 
@@ -132,29 +147,14 @@ class Stage(L.LightningModule):
         step, process = self.trainer.global_step, self.trainer.global_rank
         path = Path(self.trainer.default_root_dir) / "bad-steps" / f"step-{step:08d}-process-{process}.pt"
         path.parent.mkdir(exist_ok=True)
-        torch.save([{"batch": as_dict(batch), "losses": losses} for batch, losses in self._window], path)
-        losses = ", ".join(f"{float(parts['loss']):.6g}" for _, parts in self._window)
+        torch.save([{"batch": as_dict(batch), "measured": measured} for batch, measured in self._window], path)
+        losses = ", ".join(f"{float(measured['train/loss']):.6g}" for _, measured in self._window)
         line = f"step {step}: the loss is {losses}, the gradient {norm}; its batches are in {path}"
         if self.bad_steps == "stop":
             remedy = "lower stage.module.lr, or skip such steps with stage.module.bad_steps=skip"
             raise ValueError(f"{line}; the checkpoints before it are good: {remedy}")
         print(f"warning: {line}; skipped", file=sys.stderr, flush=True)
         optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient stays as it is, its momentum too
-
-    def _state(self, gists: Tensor) -> dict[str, Any]:
-        spent = max(time.perf_counter() - self._since, 1e-9)
-        flat = torch.nn.functional.normalize(gists.float().mean(1), dim=-1)
-        state: dict[str, Any] = {f"gate/layer_{i:02d}": gate for i, gate in enumerate(self.model.gates())}
-        state |= {
-            "gist/norm": gists.float().norm(dim=-1).mean(),
-            "gist/std": gists.float().std(0).mean() if len(gists) > 1 else 0.0,
-            "gist/cosine": (flat @ flat.T).mean(),  # 1 = all tools look alike
-            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
-            "examples_per_second": self._examples * self.trainer.world_size / spent,
-            "tokens_per_second": self._tokens * self.trainer.world_size / spent,
-        }
-        self.on_train_start()
-        return state
 
     @torch.no_grad()
     def validation_step(self, rows: Rows, batch_idx: int) -> None:
@@ -180,11 +180,25 @@ class Stage(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def gist_statistics(gists: Tensor) -> dict[str, Tensor]:
+    """How large the gists ``(U, K, D)`` are, and how different those of different tools."""
+    flat = torch.nn.functional.normalize(gists.mean(1), dim=-1)
+    return {
+        "gist/norm": gists.norm(dim=-1).mean(),
+        "gist/std": gists.std(0).mean() if len(gists) > 1 else gists.new_zeros(()),
+        "gist/cosine": (flat @ flat.T).mean(),  # 1 = all tools look alike
+    }
+
+
+def opened(gate: Tensor | None) -> float:
+    """How far a decoder layer has opened to the gists: tanh of its gate, or 1."""
+    return 1.0 if gate is None else float(torch.tanh(whole(gate.detach()).float()))
+
+
 def clip_gradients(model: torch.nn.Module, limit: float | None) -> Tensor:
     """The norm of all gradients before they are clipped to ``limit``."""
     found = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(found, limit or float("inf"))
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    return whole(torch.nn.utils.clip_grad_norm_(found, limit or float("inf")))
 
 
 def as_dict(batch: CallBatch) -> dict[str, Any]:

@@ -84,16 +84,19 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int, monitor: str, mode: str, keep: int = 2):
         self.folder, self.every, self.monitor, self.keep = folder, every, monitor, keep
         self.sign = -1 if mode == "min" else 1
-        self.best = -math.inf
+        self.best, self.best_step = -math.inf, -1
         self.stopping, self.saved = False, -1
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far and its step."""
+        return {"best": self.best, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See ``state_dict``."""
-        self.best = state_dict["best"]
+        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        path = self.folder / f"step-{self.best_step:08d}.ckpt"
+        if path.exists():  # perhaps killed before it had its second name
+            rank_zero_only(name_too)(path, self.folder / "best.ckpt")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning has put its own handler of SIGTERM in the place of ours, which would stop in mid-accumulation."""
@@ -111,7 +114,7 @@ class Checkpoints(Checkpoint):
         """The best so far is kept by a second name."""
         value = self.sign * float(trainer.callback_metrics[self.monitor])
         if trainer.strategy.broadcast(value > self.best):
-            self.best = value
+            self.best, self.best_step = value, trainer.global_step
             self._save(trainer)
             if trainer.is_global_zero:
                 name_too(self.path(trainer), self.folder / "best.ckpt")
@@ -134,7 +137,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Any) -> None:
         if self.saved == trainer.global_step:
             return
-        trainer.save_checkpoint(self.path(trainer))
+        trainer.save_checkpoint(self.path(trainer), weights_only=False)
         self.saved = trainer.global_step
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob(PATTERN))[: -self.keep]:

@@ -127,8 +127,10 @@ def test_rows_without_a_gold_call(folder):
 
 def test_broken_lines(folder):
     bad = {**ADD, "parameters": {"type": "dict", "properties": {"a": {"type": "city"}}}}
+    half = {**ADD, "description": "\ud800"}
     answered = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
     rows = ["{", "[]", row("x", (ADD, ADD)), row("x", (bad,)), row("x", messages=answered), row("x", messages=({},))]
+    rows.append(row("x", (half,)))
     found = folder("live_irrelevance", rows)
     assert [(r.place, r.reason) for r in found] == [
         ("BFCL_v4_live_irrelevance.json:1", "row: not as upstream"),
@@ -137,6 +139,7 @@ def test_broken_lines(folder):
         ("BFCL_v4_live_irrelevance.json:4", "tool: its schema cannot be read"),
         ("BFCL_v4_live_irrelevance.json:5", "row: messages that cannot be read"),
         ("BFCL_v4_live_irrelevance.json:6", "row: messages that cannot be read"),
+        ("BFCL_v4_live_irrelevance.json:7", "tool: its schema cannot be read"),
     ]
     assert found[0].text == "{"
 

@@ -31,6 +31,8 @@ ROWS = [
     row([NOW], []),
     row([{"tool_name": "A"}], [["A", "b"]]),
     row([NOW], [["My Weather", "/Now/"]], query=" "),
+    row([NOW], [[{"a": 1}, "/Now/"]]),
+    row([{**NOW, "api_name": None}], [["My Weather", None]]),
     "text",
 ]
 
@@ -52,6 +54,8 @@ def test_rows(small):
         ("G1_instruction.json:6", "row: not as upstream"),
         ("G1_instruction.json:7", "row: not as upstream"),
         ("G1_instruction.json:8", "row: not as upstream"),
+        ("G1_instruction.json:9", "row: not as upstream"),
+        ("G1_instruction.json:10", "row: not as upstream"),
     ]
     assert first.example.id == "stabletoolbench/G1_instruction/7" and first.upstream == "test"
     assert [call.name for call in first.example.calls] == ["later_for_my_weather", "now_for_my_weather"]  # a set
@@ -65,7 +69,7 @@ def test_rows(small):
 def test_a_gold_call_without_required_arguments_is_kept(small, tmp_path):
     assert SOURCE.selects_only and SOURCE.evaluates_only
     _, _, rows, aside = counted(SOURCE, small, tmp_path / "out")
-    assert rows == 1 and sum(aside.values()) == 7
+    assert rows == 1 and sum(aside.values()) == 9
 
 
 def test_real_rows(real_data, tmp_path):

@@ -47,18 +47,16 @@ def _row(place: str, row: Any, group: str) -> Found | SetAside:
             pass
         case _:
             return SetAside(place, BROKEN, text)
-    if not query.strip() or not all(isinstance(api, Mapping) for api in apis):
+    if not query.strip() or not all(map(_is_api, apis)) or not all(map(_is_pair, gold)):
         return SetAside(place, BROKEN, text)
     try:
         offered = {(api["tool_name"], api["api_name"]): _offered(api, place) for api in apis}
-    except (KeyError, TypeError):
-        return SetAside(place, BROKEN, text)
     except ValueError:
         return SetAside(place, "tool: its schema cannot be read", text)
     names = [o.tool.name for o in offered.values()]
     if len(set(names)) < len(names):
         return SetAside(place, "tool: two candidates of one name", text)
-    wanted = dict.fromkeys(tuple(pair) if isinstance(pair, list) else pair for pair in gold)
+    wanted = dict.fromkeys((tool, name) for tool, name in gold)
     if not all(pair in offered for pair in wanted):
         return SetAside(place, "gold: an API that is not among the candidates", text)
     example = Example(
@@ -70,6 +68,24 @@ def _row(place: str, row: Any, group: str) -> Found | SetAside:
         NAME,
     )
     return Found(place, example, tuple(offered.values()), "test")
+
+
+def _is_api(api: Any) -> bool:
+    match api:
+        case {
+            "category_name": str(),
+            "tool_name": str(),
+            "api_name": str(),
+            "api_description": str() | None,
+            "required_parameters": [*_],
+            "optional_parameters": [*_],
+        }:
+            return True
+    return False
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
 
 
 def _offered(api: Mapping[str, Any], place: str) -> Offered:
