@@ -131,4 +131,6 @@ def write(root: Path, rows: int = 400) -> None:
         (folder / "tools.json").write_text(json.dumps(spare))
 
 
-RULES = Rules(most_rows=30, held_out=0.1, seen=0.1, validation=0.1, validation_tools=0.06, tools_per_request=8)
+RULES = Rules(
+    least_rows=20, most_rows=30, held_out=0.1, seen=0.1, validation=0.1, validation_tools=0.06, tools_per_request=8
+)

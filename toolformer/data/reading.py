@@ -9,10 +9,9 @@ import gc
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import replace
-from functools import lru_cache
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -26,8 +25,8 @@ from toolformer.data.near import Grams, grams
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.data.steps import made
 from toolformer.data.tables import TableWriter, one_array
-from toolformer.records import Tool, example_to_json, tool_to_json
-from toolformer.schemas import validate
+from toolformer.records import example_to_json, tool_to_json
+from toolformer.schemas import fits, validate
 
 CHUNK = 4096
 READ = pa.schema(
@@ -89,7 +88,7 @@ def read_all(jobs: Sequence[Job], workers: int, progress: bool) -> None:
             while running:
                 done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 bar.update(counter.value - bar.n)
-                bar.set_postfix_str(f"{len(jobs) - len(running)} of {len(jobs)} sources")
+                bar.set_postfix_str(f"{len(jobs) - len(running)} of {len(jobs)} sources", refresh=False)
                 for job in done:
                     job.result()
 
@@ -230,21 +229,10 @@ class _Tools:
         called = dict.fromkeys(by_name[call.name] for call in example.calls)
         if not self.source.selects_only:
             for call in example.calls:
-                _fits(by_name[call.name], dict(call.arguments), row.place)
+                if not fits(by_name[call.name], call.arguments):
+                    message = f"{row.place}: call of {call.name}: {call.arguments!r:.200} does not fit its schema"
+                    raise Unfit("an argument does not fit its schema", message)
         return _Fit([*values, row.place, row.upstream, [tool.id for tool in called]], request(example))
-
-
-def _fits(tool: Tool, arguments: Mapping[str, Any], place: str) -> None:
-    if not _validator(tool).is_valid(arguments):
-        wrong = next(_validator(tool).iter_errors(arguments))
-        raise Unfit("an argument does not fit its schema", f"{place}: call of {tool.name}: {wrong.message:.200}")
-
-
-@lru_cache(maxsize=1 << 14)
-def _validator(tool: Tool) -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(tool.parameters)
 
 
 def gram_sets(column: pa.ChunkedArray) -> Grams:

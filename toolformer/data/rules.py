@@ -45,11 +45,12 @@ class Rules:
     """How rows become splits, and which tools are on offer.
 
     Of each source, ``held_out`` of the request patterns and ``seen`` of the requests are tests, ``validation`` of the
-    requests and of the groups of tools (``validation_tools``) are for validation; ``most_rows`` is the most that one
-    source gives to one evaluation split, calls and rows without a call counted apart. ``no_call_share`` bounds the
-    rows without a call there; ``tool_missing_share`` of the calls lose their tools. ``near`` is the Jaccard index
-    (5-token sequences) from which two requests or two schemas count as the same. Evaluation rows offer
-    ``tools_per_request`` tools: upstream's own, then distractors in the shares of ``distractors``.
+    requests and ``validation_tools`` of the groups of tools are for validation; a small source gives ``least_rows``
+    instead, but no more than a tenth. ``most_rows`` is the most that a source gives to an evaluation split, calls and
+    rows without a call counted apart. ``no_call_share`` bounds the rows without a call there; ``tool_missing_share`` of
+    the calls lose their tools. ``near`` is the Jaccard index (5-token sequences) from which two requests or two schemas
+    count as the same. Evaluation rows offer ``tools_per_request`` tools: upstream's own, then distractors in the shares
+    of ``distractors``.
     """
 
     near: float = 0.5
@@ -57,6 +58,7 @@ class Rules:
     seen: float = 0.04
     validation: float = 0.03
     validation_tools: float = 0.03
+    least_rows: int = 60
     most_rows: int = 400
     no_call_share: float = 0.25
     tool_missing_share: float = 0.08
@@ -76,8 +78,16 @@ class Rules:
                 f"tools_per_request is {self.tools_per_request} and most_rows {self.most_rows}; "
                 "1 to 2000 tools and at least 1 row are possible"
             )
+        if self.least_rows > self.most_rows:
+            raise ValueError(
+                f"least_rows is {self.least_rows} and most_rows {self.most_rows}; the least is the smaller"
+            )
         kinds = {"near", "same_domain", "random"}
         if set(self.distractors) != kinds or abs(sum(self.distractors.values()) - 1) > 1e-6:
             raise ValueError(
                 f"distractors is {self.distractors}; give shares of {', '.join(sorted(kinds))} that add to 1"
             )
+
+    def part(self, wanted: float, count: int) -> float:
+        """The share of a source's ``count`` rows that go to an evaluation split, of ``wanted`` by the rules."""
+        return min(max(wanted, self.least_rows / count), self.most_rows / count, max(wanted, 0.1)) if wanted else 0.0

@@ -231,15 +231,15 @@ def _tests_of_trained_tools(pile: Pile, uses: Sequence[Use], rules: Rules, split
         count = int(mine.sum())
         if not count:
             continue
-        upstream = mine & pile.of_upstream(number, use.tested)
-        splits.put(upstream, "test_held_out")  # or seen: _patterns tells them apart
-        mine &= ~upstream
-        limit = rules.most_rows / count
-        if not use.tested:
+        pinned = mine & pile.of_upstream(number, use.tested)
+        splits.put(pinned, "test_held_out")  # or seen: _patterns tells them apart
+        mine &= ~pinned
+        if not pinned.any():
             small = size[wide] <= max(1, count // 100)  # a pattern of many rows is worth training on
-            splits.put(mine & small & (share(keys[wide], rules.seed, 2) < min(rules.held_out, limit)), "test_held_out")
-            splits.put(mine & (share(keys[alike_], rules.seed, 3) < min(rules.seen, limit)), "test_seen")
-        splits.put(mine & (share(keys[alike_], rules.seed, 4) < min(rules.validation, limit)), "validation")
+            chosen = share(keys[wide], rules.seed, 2) < rules.part(rules.held_out, count)
+            splits.put(mine & small & chosen, "test_held_out")
+            splits.put(mine & (share(keys[alike_], rules.seed, 3) < rules.part(rules.seen, count)), "test_seen")
+        splits.put(mine & (share(keys[alike_], rules.seed, 4) < rules.part(rules.validation, count)), "validation")
 
 
 def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -252,7 +252,7 @@ def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
-    """Each request once in a split, or once for each set of tools that it calls; evaluating sources stay as they are."""
+    """Each request once in a split, or once for each set of tools it calls; evaluating sources stay as they are."""
     what = _set_hash(pile.said.values, pile.said.starts) * ODD + _set_hash(pile.called.values, pile.called.starts)
     for number, name in enumerate(ORDER):
         mine = (splits.split == number) & ~evaluating
