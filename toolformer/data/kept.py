@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from toolformer.data.corpus import ROWS, decoded
@@ -77,9 +78,12 @@ def set_aside(path: Path, pile: Pile, splits: Splits, tables: Mapping[str, Path]
 
 
 def strata(path: Path) -> dict[str, Counter[str]]:
-    """The rows of a split by source and stratum; a row with a call and no stratum is "call"."""
-    counted = mapped(path).group_by(["stratum", "source"]).aggregate([("id", "count")]).to_pylist()
+    """The rows of a split by source and stratum; those without one are "call" or, without a call, "no_call"."""
+    table = mapped(path)
+    kind = pc.if_else(pc.equal(table["calls"], "[]"), "no_call", "call")
+    table = table.append_column("kind", pc.if_else(pc.equal(table["stratum"], ""), kind, table["stratum"]))
+    counted = table.group_by(["kind", "source"]).aggregate([("id", "count")]).to_pylist()
     out: dict[str, Counter[str]] = {}
-    for row in sorted(counted, key=lambda row: (row["source"], row["stratum"])):
-        out.setdefault(row["source"], Counter())[row["stratum"] or "call"] = row["id_count"]
+    for row in sorted(counted, key=lambda row: (row["source"], row["kind"])):
+        out.setdefault(row["source"], Counter())[row["kind"]] = row["id_count"]
     return out
