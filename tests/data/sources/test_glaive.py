@@ -74,6 +74,7 @@ def test_what_is_broken_is_set_aside(tmp_path: Path):
          ["tool: two of one name and two schemas"]),
         (conversation(user, CALL, tools=[3]), ["tool: its schema cannot be read"]),
         (conversation(user, (["gpt"], "a")), ["row: not as upstream"]),
+        (conversation(user, ("gpt", 3)), ["row: not as upstream"]),
         ({"tools": "["}, ["row: not as upstream"]),
         (7, ["row: not as upstream"]),
     ]  # fmt: skip

@@ -4,7 +4,8 @@ A row offers the tools that upstream's ``ToolSearcher`` found for it up to there
 of the conversation, searches are not. The time of the request stands below it. ``pattern`` is the request: several rows
 share it. Rows of ``lv3-response-train`` word a result: no call, no stratum. Set aside are gold searches (no tool of
 ours is searched for), calls that are no Python (``city=New York``), gold or earlier, and tools that cannot be read.
-Left are 293 of the 445 rows that do not search, and 229 of 338 answers; 316 calls can be read, 23 of them after what cannot.
+Left are 293 of the 445 rows that do not search, and 229 of 338 answers; 23 of
+316 usable calls follow what cannot be read.
 """
 
 from __future__ import annotations

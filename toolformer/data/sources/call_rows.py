@@ -12,13 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from toolformer.calls import parse, render
 from toolformer.data.sources.files import read_text
 from toolformer.data.sources.source import Found, SetAside
 from toolformer.records import Example, Tool, ToolCall, example_to_json
-from toolformer.schemas import parameters_of
+from toolformer.schemas import fits, parameters_of
 
 BROKEN = "row: not as upstream"
 SCHEMA = "tool: its schema cannot be read"
@@ -101,7 +99,7 @@ def fitting(found: Found) -> Found:
     if not _writable(example, tools.values()):
         raise UnusableError(UNWRITABLE)
     for call in calls:
-        if not Draft202012Validator(tools[call.name].parameters).is_valid(dict(call.arguments)):
+        if not fits(tools[call.name], call.arguments):
             raise UnusableError(ARGUMENTS)
     return found._replace(example=example)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toolformer.calls import render
-from toolformer.data.sources.call_rows import BROKEN, UnusableError, row
+from toolformer.data.sources.call_rows import BROKEN, UnusableError, row, texts
 from toolformer.data.sources.source import Found, Offered, SetAside
 from toolformer.records import Example, Message, Tool, ToolCall
 
@@ -74,12 +74,15 @@ def rows(
 def _turn(value: Any, read: Callable[[Any], Turn]) -> Turn | UnusableError:
     try:
         turn = read(value)
-        render(turn.calls)
+        if turn.calls:
+            render(turn.calls)
+        else:
+            texts(turn.content)
     except UnusableError as error:
         return error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return UnusableError(BROKEN)
-    return turn if turn.calls or turn.content.strip() else UnusableError(BROKEN)
+    return turn
 
 
 def _stratum(answer: str, later: Sequence[Turn | UnusableError]) -> str:

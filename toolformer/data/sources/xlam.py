@@ -1,9 +1,10 @@
 """In: the folder of xLAM's calls (APIGen, Liu et al. 2024). Out: queries with one or more calls of their tools.
 
-All ``*.jsonl`` are read, then the hub's ``xlam_function_calling_60k.json``; accept the terms on the data set's page to
-get that one. ``answers`` and ``tools`` are JSON inside JSON. Required is a parameter whose type does not say optional
-and that has no default; defaults are often mere samples, as upstream has them. One name means different tools in
-different rows. Of the first 850 rows 823 are found: in 5 two tools share a name, in 22 gold is of another type.
+All ``*.jsonl`` are read, then ``xlam_function_calling_60k.json`` where it is there; without any it is fetched from the
+hub, which asks to accept the data set's terms. ``answers`` and ``tools`` are JSON inside JSON. Required is a parameter
+whose type does not say optional and that has no default; defaults are often mere samples, as upstream has them. One
+name means different tools in different rows. Of the first 850 rows 823 are found: in 5 two tools share a name, in 22
+gold is of another type.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from toolformer.data.sources.call_rows import UnusableError, distinct, lines, row, texts
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.hub_files import read_rows
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, ToolCall
 from toolformer.schemas import tool_from_flat
@@ -28,15 +29,13 @@ FULL = "xlam_function_calling_60k.json"
 def read(folder: Path) -> Iterator[Found | SetAside]:
     """The rows of all files, which are taken in the order of their names."""
     names = {path.name.removesuffix(".gz") for path in [*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]}
-    full = [name for name in (FULL, f"{FULL}.gz") if (folder / name).is_file()]
-    if not names and not full:
-        raise FileNotFoundError(f"{folder}: holds no *.jsonl and no {FULL}; get it from {HUB} on the hub")
+    full = not names or (folder / FULL).is_file()
     ids: set[Any] = set()
     for name in sorted(names):
         for number, text, value in lines(folder / name):
             place = f"{name}:{number}"
             yield row(place, value, partial(_found, place, ids), text)
-    for number, value in enumerate(read_json(folder / FULL, list) if full else [], start=1):
+    for number, value in enumerate(read_rows(folder, HUB, FULL) if full else [], start=1):
         place = f"{FULL}:{number}"
         yield row(place, value, partial(_found, place, ids))
 
