@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toolformer.data.catalog import Catalog, codes
-from toolformer.data.near import Grams, alike, clusters, joined, ranges
+from toolformer.data.near import ODD, Grams, alike, clusters, joined, ranges
 from toolformer.data.reading import gram_sets
 from toolformer.data.rules import ORDER, Rules, Use
 from toolformer.data.tables import one_array
@@ -252,12 +252,18 @@ def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
-    """Each request once in a split; the rows of a source that only evaluates stay as they are."""
-    mixed = (share(pile.said.values, 0, 9) * 2**53).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    said = np.add.reduceat(mixed, pile.said.starts[:-1]) + pile.said.sizes.astype(np.uint64)
+    """Each request once in a split, or once for each set of tools that it calls; evaluating sources stay as they are."""
+    what = _set_hash(pile.said.values, pile.said.starts) * ODD + _set_hash(pile.called.values, pile.called.starts)
     for number, name in enumerate(ORDER):
         mine = (splits.split == number) & ~evaluating
-        splits.drop(mine & ~_first(said, mine), f"{name}: request repeated")
+        splits.drop(mine & ~_first(what, mine), f"{name}: request repeated")
+
+
+def _set_hash(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """A number (uint64) for each set, whatever the order of its members."""
+    mixed = (share(values, 0, 9) * 2**53).astype(np.uint64) * ODD
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed)])  # modulo 2^64, so differences are exact
+    return sums[starts[1:]] - sums[starts[:-1]] + np.diff(starts).astype(np.uint64)
 
 
 def _apart(pile: Pile, rules: Rules, splits: Splits) -> None:
