@@ -147,7 +147,7 @@ class Builder:
         steps = Path(self.corpora) / "steps"
         folders = {name: steps / f"read-{name}-{digest}" for name, digest in self.hashes.items()}
         jobs = [Job(self.found[name], self.folders[name], folder) for name, folder in folders.items()]
-        read_all([job for job in jobs if not job.out.is_dir()], self.workers, self.progress)
+        read_all([job for job in jobs if not job.out.is_dir()], max(1, self.workers), self.progress)
         for name, folder in folders.items():
             _tolerated(name, folder, self.sources[name].tolerance)
         return folders

@@ -252,7 +252,7 @@ def _first(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _once(pile: Pile, evaluating: np.ndarray, splits: Splits) -> None:
-    """Each request once in a split, or once for each set of tools that it calls; evaluating sources stay as they are."""
+    """Each request once in a split, or once for each set of tools it calls; evaluating sources stay as they are."""
     what = _set_hash(pile.said.values, pile.said.starts) * ODD + _set_hash(pile.called.values, pile.called.starts)
     for number, name in enumerate(ORDER):
         mine = (splits.split == number) & ~evaluating
