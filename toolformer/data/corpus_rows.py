@@ -84,6 +84,11 @@ class CorpusRows:
         ids = [id_ for wordings in self.wordings.values() for id_ in wordings]
         return [self.corpus.tools[ids[i]] for i in rng.permutation(len(ids))[:n]]
 
+    @property
+    def selects_only(self) -> frozenset[str]:
+        """The sources whose gold says which tools are right, and no arguments."""
+        return frozenset(source["name"] for source in self.corpus.info["sources"] if source.get("selects_only"))
+
     def split(
         self, name: str, rows: int | None = None, *, tools_per_request: int | None = None
     ) -> tuple[list[Tool], list[Example]]:
