@@ -5,6 +5,7 @@ Run as ``python -m experiments.tables``; ``--check`` writes nothing and leaves w
 A block stands between ``<!-- kind: path words -->`` and ``<!-- end -->``; paths start at the root of the repository.
 
   results   the tables of a metrics.json; words (pointed, test_unseen, masked ...) keep only these on their level
+  breakdown the results of the decoding that its word names by source and stratum, and BFCL's own table
   verdict   one sentence: whether that model reads its gists
   figures   the PNGs of a folder; words keep only the named ones, in that order
   output    a text file as it was printed; words: head or tail and a number of lines
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolformer.reporting.tables import DECODINGS, MEMORIES, SPLITS, VARIANTS, markdown_table
+from toolformer.reporting.tables import DECODINGS, MEMORIES, SPLITS, VARIANTS, markdown_breakdown, markdown_table
 from toolformer.reporting.verdict import verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,13 @@ def results(path: Path, words: Sequence[str], page: Path) -> str:
     return f"{markdown_table({**metrics, 'splits': kept(metrics['splits'], words)})}\n\n{origin(metrics, path)}"
 
 
+def details(path: Path, words: Sequence[str], page: Path) -> str:
+    """The results of one decoding by source and stratum."""
+    if len(words) != 1 or words[0] not in DECODINGS:
+        raise ValueError(f"{page}: a breakdown block says {' '.join(words)!r}; name one of {', '.join(DECODINGS)}")
+    return markdown_breakdown(json.loads(path.read_text()), words[0])
+
+
 def origin(metrics: Mapping[str, Any], path: Path) -> str:
     """One line: command, code, data, and what the run cost where cost.json lies beside."""
     source = metrics["provenance"]
@@ -117,6 +125,7 @@ def output(path: Path, words: Sequence[str], page: Path) -> str:
 
 KINDS: dict[str, Callable[[Path, Sequence[str], Path], str]] = {
     "results": results,
+    "breakdown": details,
     "verdict": judgement,
     "figures": figures,
     "output": output,

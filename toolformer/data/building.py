@@ -32,7 +32,7 @@ from toolformer.data.splitting import USES, Pile, Splits, read_splits, split_row
 from toolformer.data.steps import alone, made
 from toolformer.data.tables import mapped
 
-BUILD = 5  # part of every hash: raise it when the same data and rules give other rows
+BUILD = 6  # part of every hash: raise it when the same data and rules give other rows
 STEPS = ("read", "catalog", "splits", "write")
 
 
@@ -147,7 +147,7 @@ class Builder:
         steps = Path(self.corpora) / "steps"
         folders = {name: steps / f"read-{name}-{digest}" for name, digest in self.hashes.items()}
         jobs = [Job(self.found[name], self.folders[name], folder) for name, folder in folders.items()]
-        read_all([job for job in jobs if not job.out.is_dir()], self.workers, self.progress)
+        read_all([job for job in jobs if not job.out.is_dir()], max(1, self.workers), self.progress)
         for name, folder in folders.items():
             _tolerated(name, folder, self.sources[name].tolerance)
         return folders
@@ -160,9 +160,11 @@ class Builder:
         evaluates = [name for name, source in self.found.items() if source.evaluates_only]
         chosen = frozenset(name for name, source in self.found.items() if source.selects_only)
         fixed = [name for name, use in self.sources.items() if use.as_upstream]
+        closed = [name for name, use in self.sources.items() if use.no_call_as_upstream]
         catalog, folder = pile.catalog, self.step("write")
         kin = [kin._replace(use=USES[use]) for kin, use in zip(catalog.kin, purpose, strict=True)]
-        offers = Offers(catalog.tools, kin, self.rules, as_upstream=fixed, evaluates=evaluates)
+        as_upstream = {"as_upstream": fixed, "no_call_as_upstream": closed}
+        offers = Offers(catalog.tools, kin, self.rules, **as_upstream, evaluates=evaluates)
         by_id = {tool.id: tool for tool in catalog.tools}
         batches: dict[str, Iterator[pa.RecordBatch]] = {"train": training_rows(pile, splits, purpose)}
         for name in [name for name in ORDER[-2::-1] if splits.of(name).any()]:
@@ -195,6 +197,7 @@ class Builder:
             "selects_only": source.selects_only,
             "evaluates_only": source.evaluates_only,
             "as_upstream": self.sources[name].as_upstream,
+            "no_call_as_upstream": self.sources[name].no_call_as_upstream,
             "rows_there": sum(sum(found.values()) for found in kept.values()) + aside.total(),
             "rows": kept,
             "set_aside": dict(sorted(aside.items())),

@@ -62,6 +62,7 @@ class CorpusRows:
         self.families = list(self.base)
         self.sources = np.array([corpus.kin[id_].source for id_ in self.base.values()])
         self.negatives = Negatives([corpus.tools[id_] for id_ in self.base.values()])
+        self.closed = {source["name"] for source in corpus.info.get("sources", ()) if source.get("no_call_as_upstream")}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -83,6 +84,11 @@ class CorpusRows:
         rng = np.random.default_rng([self.seed, 3, step])
         ids = [id_ for wordings in self.wordings.values() for id_ in wordings]
         return [self.corpus.tools[ids[i]] for i in rng.permutation(len(ids))[:n]]
+
+    @property
+    def selects_only(self) -> frozenset[str]:
+        """The sources whose gold says which tools are right, and no arguments."""
+        return frozenset(source["name"] for source in self.corpus.info["sources"] if source.get("selects_only"))
 
     def split(
         self, name: str, rows: int | None = None, *, tools_per_request: int | None = None
@@ -182,7 +188,8 @@ class CorpusRows:
         near: list[str] = []
         functions = set(map(self._function, needed))
         free = [other for other in worded if self._function(other) not in functions]
-        listed = not example.calls and len(example.tools) > 1  # what else fits is not known
+        closed = example.source in self.closed and bool(example.tools)
+        listed = not example.calls and (closed or len(example.tools) > 1)  # what else fits is not known
         if needed and example.tools:
             pairs = [
                 (self.corpus.tools[id_], worded[self._family(id_)])

@@ -55,6 +55,7 @@ class Offers:
         kin: what is known of each.
         rules: how many tools, and which distractors.
         as_upstream: sources whose rows offer what upstream offers and nothing else.
+        no_call_as_upstream: sources of which that is true of the rows without a call.
         evaluates: sources that only evaluate: their rows never lose their tools.
     """
 
@@ -65,9 +66,11 @@ class Offers:
         rules: Rules,
         *,
         as_upstream: Collection[str] = (),
+        no_call_as_upstream: Collection[str] = (),
         evaluates: Collection[str] = (),
     ) -> None:
-        self.tools, self.rules, self.as_upstream, self.evaluates = tools, rules, as_upstream, evaluates
+        self.tools, self.rules, self.evaluates = tools, rules, evaluates
+        self.as_upstream, self.no_call_as_upstream = as_upstream, no_call_as_upstream
         self.place = {tool.id: i for i, tool in enumerate(tools)}
         self.negatives = Negatives(tools)
         self.plain = np.array([one.wording == 0 for one in kin])
@@ -84,7 +87,8 @@ class Offers:
         offered = [self.place[id_] for id_ in example.tools]
         gold = self._gold(example)
         # what else fits a request that needs no call is not known: such a list is upstream's to decide
-        fixed = example.source in self.as_upstream or (not example.calls and len(offered) > 1)
+        closed = example.source in self.no_call_as_upstream and offered
+        fixed = example.source in self.as_upstream or (not example.calls and (closed or len(offered) > 1))
         if example.calls and split == "test_unseen":
             example = replace(example, stratum=self._stratum(example, gold))
         avoid = gold or offered[:1]

@@ -16,6 +16,8 @@ class OwnRows:
         ValueError: names file, line, field and value of the first row that cannot be scored.
     """
 
+    selects_only: frozenset[str] = frozenset()
+
     def __init__(self, path: str):
         self.path = path
         self.rows: list[tuple[Example, list[Tool]]] = []

@@ -17,8 +17,9 @@ class Use:
     ``folder`` is where they are; ``module`` holds its ``SOURCE``, where that is not toolformer.data.sources.<name>.
     ``tested`` are the upstream splits that are tests; a tool that only they use, and none of ``trained`` (all others
     where empty), is unseen. ``held_back`` of its groups of tools are unseen too. ``split`` is where the rows of a
-    source that only evaluates go. ``as_upstream`` leaves the tools on offer as upstream has them. ``tolerance`` is the
-    share of rows that may be set aside when they are read.
+    source that only evaluates go. ``as_upstream`` leaves the tools on offer as upstream has them;
+    ``no_call_as_upstream`` does so where no call is right, as nothing is known of what other tools could do for the
+    request. ``tolerance`` is the share of rows that may be set aside when they are read.
     """
 
     folder: str
@@ -27,6 +28,7 @@ class Use:
     held_back: float = 0.0
     split: str = "test_unseen"
     as_upstream: bool = False
+    no_call_as_upstream: bool = False
     tolerance: float = 0.02
     module: str = ""
 

@@ -22,7 +22,12 @@ MEMORIES = ("real", "foreign", "zero", "missing")
 
 
 class SplitSource(Protocol):
-    """What can be evaluated on: the built-in world or a corpus on disk."""
+    """What can be evaluated on: the built-in world or a corpus on disk.
+
+    Of the sources in ``selects_only`` gold says which tools are right, and no arguments.
+    """
+
+    selects_only: frozenset[str]
 
     def split(self, name: str, rows: int, *, tools_per_request: int) -> tuple[list[Tool], list[Example]]:
         """At most ``rows`` examples of a frozen split, and the tools they offer."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
 from toolformer.evaluation import composability as composing
+from toolformer.evaluation.breakdown import breakdown
 from toolformer.evaluation.calibration import calibrate
 from toolformer.evaluation.cases import (
     MEMORIES,
@@ -113,9 +114,9 @@ def evaluate(
             metrics["calibration"] = calibrate(engine, validation, most_false=most_false)
             engine.no_call_bias = metrics["calibration"]["no_call_bias"]
         with tqdm(total=_answers(found, settings), unit="answer", disable=not progress, smoothing=0.05) as bar:
-            scores, lines = _score_all(engine, found, settings, bar)
+            scores, details, lines = _score_all(engine, found, settings, bar, source.selects_only)
             last = found["test_unseen" if "test_unseen" in found else list(found)[-1]]
-            metrics |= {"splits": scores, **_beyond(engine, last, settings, bar)}
+            metrics |= {"splits": scores, "breakdown": details, **_beyond(engine, last, settings, bar)}
     finally:
         model.train(training)
     _write(Path(folder), metrics, lines)
@@ -161,17 +162,20 @@ def _rows(rows: Rows, variant: str, memory: str, settings: Mapping[str, Any]) ->
 
 
 def _score_all(
-    engine: Engine, found: Mapping[str, Rows], settings: Mapping[str, Any], bar: tqdm
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Every split in every variant, and all predictions."""
+    engine: Engine, found: Mapping[str, Rows], settings: Mapping[str, Any], bar: tqdm, selects_only: frozenset[str]
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Every split in every variant; under plain names also by source and stratum; and all predictions."""
     scores: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     lines = []
     for (name, variant), wanted in _plan(settings).items():
         bar.set_description(f"{name} {variant}")
-        scored = _score(engine, found[name], variant, wanted, settings, bar)
-        scores.setdefault(name, {})[variant], predictions = scored
+        scored = _score(engine, found[name], variant, wanted, settings, bar, selects_only)
+        scores.setdefault(name, {})[variant], inner, predictions = scored
+        if variant == "plain":
+            details[name] = inner
         lines += [{"split": name, "variant": variant, **line} for line in predictions]
-    return scores, lines
+    return scores, details, lines
 
 
 def _plan(settings: Mapping[str, Any]) -> dict[tuple[str, str], dict[Decoding, list[str]]]:
@@ -199,11 +203,13 @@ def _score(
     wanted: Mapping[Decoding, Sequence[str]],
     settings: Mapping[str, Any],
     bar: tqdm,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One split in one variant: a summary per decoding and memory, and the predictions."""
+    selects_only: frozenset[str],
+) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """One split in one variant: a summary per decoding and memory, each decoding broken down, and the predictions."""
     rows = varied(_rows(split, variant, "real", settings), variant, settings["seed"])
     gists = Gists(engine, distinct_tools(rows))
     metrics: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     lines = []
     for decoding, memories in wanted.items():
         metrics[decoding] = {}
@@ -216,11 +222,13 @@ def _score(
         written = iter(engine.answer(requests, decoding, bar.update))
         for memory, asked in asking.items():
             answers = [next(written) for _ in asked]
-            judgements = [judged(case, answer) for case, answer in zip(asked, answers, strict=True)]
+            judgements = [judged(case, answer, selects_only) for case, answer in zip(asked, answers, strict=True)]
             metrics[decoding][memory] = summarised(asked, answers, judgements, settings["seed"])
+            if memory == "real":
+                details[decoding] = breakdown([(c.example, row) for c, row in zip(asked, judgements, strict=True)])
             for case, answer, row in zip(asked, answers, judgements, strict=True):
                 lines.append({"decoding": decoding, "memory": memory, **prediction(case, answer, row)})
-    return metrics, lines
+    return metrics, details, lines
 
 
 def _beyond(engine: Engine, split: Rows, settings: Mapping[str, Any], bar: tqdm) -> dict[str, Any]:

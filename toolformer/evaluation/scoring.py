@@ -23,9 +23,11 @@ def rate(hits: int, n: int) -> Measured:
     return {"value": hits / n, "low": low, "high": high, "n": n}
 
 
-def judged(case: Case, answer: Answer) -> Row:
-    """What the metrics see of a case."""
-    return Row(case.example.calls, parse(answer.text), case.tools, case.example.stratum, request(case.example))
+def judged(case: Case, answer: Answer, selects_only: frozenset[str] = frozenset()) -> Row:
+    """What the metrics see of a case; of the sources in ``selects_only`` the names of the called tools alone."""
+    example = case.example
+    names_only = example.source in selects_only
+    return Row(example.calls, parse(answer.text), case.tools, example.stratum, request(example), names_only)
 
 
 def summarised(asked: Sequence[Case], answers: Sequence[Answer], rows: Sequence[Row], seed: int) -> dict[str, Measured]:

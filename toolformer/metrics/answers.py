@@ -6,19 +6,22 @@ $G_r$ and $P_r$ are the gold and predicted multisets of calls of row $r$; a malf
 from __future__ import annotations
 
 from toolformer.metrics.rows import Row
-from toolformer.metrics.share import Counts, Share, yes
+from toolformer.metrics.share import Counts, Share, of_arguments, yes
 
 
+@of_arguments
 def exact(row: Row) -> Counts:
     """1 of 1 where the calls equal gold's and gold has some."""
     return yes(_equal(row, row.verdict.exact), row.verdict.gold_calls > 0)
 
 
+@of_arguments
 def exact_all(row: Row) -> Counts:
     """1 of 1 where the calls equal gold's, which may be none."""
     return yes(_equal(row, row.verdict.exact), True)
 
 
+@of_arguments
 def exact_lenient(row: Row) -> Counts:
     """As ``exact``, strings compared by BFCL's rule."""
     return yes(_equal(row, row.verdict.exact_lenient), row.verdict.gold_calls > 0)

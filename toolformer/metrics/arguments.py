@@ -6,15 +6,17 @@ A pair is a (key, value) of a call; TP, FP, FN are pairs of aligned calls, with 
 from __future__ import annotations
 
 from toolformer.metrics.rows import Row
-from toolformer.metrics.share import Counts, Share, among
+from toolformer.metrics.share import Counts, Share, among, of_arguments
 
 
+@of_arguments
 def pair_f1(row: Row) -> Counts:
     """2 TP of 2 TP + FP + FN; every row is in n."""
     v = row.verdict
     return Counts(2 * v.tp, 2 * v.tp + v.fp + v.fn, 1)
 
 
+@of_arguments
 def row_f1(row: Row) -> Counts:
     """F1 of this row, of 1; rows where no call was due and none attempted do not count.
 
@@ -29,22 +31,26 @@ def row_f1(row: Row) -> Counts:
     return Counts(float(v.named == v.gold_calls == v.predicted_calls and not v.malformed), 1.0, 1)
 
 
+@of_arguments
 def named_pair_f1(row: Row) -> Counts:
     """As ``pair_f1`` with correctly named calls alone, as published; n is the number of those calls."""
     v = row.verdict
     return Counts(2 * v.tp, 2 * v.tp + v.aligned_fp + v.aligned_fn, v.named)
 
 
+@of_arguments
 def pair_recall(row: Row) -> Counts:
     """Right pairs of all gold pairs."""
     return among(row.verdict.tp, row.verdict.tp + row.verdict.fn)
 
 
+@of_arguments
 def value_recall(row: Row) -> Counts:
     """Gold leaf values that the aligned calls hold, of all gold leaf values."""
     return among(row.verdict.found_leaves, row.verdict.gold_leaves)
 
 
+@of_arguments
 def value_precision(row: Row) -> Counts:
     """Predicted leaf values that gold holds, of all predicted leaf values."""
     return among(row.verdict.right_leaves, row.verdict.predicted_leaves)

@@ -37,6 +37,7 @@ class Row:
     """One request as judged: gold calls, what was parsed from the answer, the tools on offer.
 
     ``request`` groups rows that ask the same thing, for intervals clustered by request; empty = a request of its own.
+    ``names_only``: gold says which tools are right and leaves arguments out, so nothing about arguments is counted.
     """
 
     gold: Sequence[ToolCall]
@@ -44,6 +45,7 @@ class Row:
     tools: Sequence[Tool]
     stratum: str = ""
     request: str = ""
+    names_only: bool = False
 
     @cached_property
     def verdict(self) -> Verdict:

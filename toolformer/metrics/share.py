@@ -6,6 +6,7 @@ The only base class of the metrics: sums add up the same in any batching, any or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -52,6 +53,19 @@ class Share(Metric):
     def compute(self) -> Tensor:
         """The ratio, a float64 scalar."""
         return getattr(self, f"{self.key}_part") / getattr(self, f"{self.key}_whole")
+
+
+NOTHING = Counts(0.0, 0.0, 0)
+
+
+def of_arguments(counts: Callable[[Row], Counts]) -> Callable[[Row], Counts]:
+    """The same counts, of nothing where gold has no arguments to compare with."""
+
+    @wraps(counts)
+    def counted(row: Row) -> Counts:
+        return NOTHING if row.names_only else counts(row)
+
+    return counted
 
 
 def yes(answer: bool, applies: bool) -> Counts:

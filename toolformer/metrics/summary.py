@@ -135,6 +135,7 @@ def row_outcome(row: Row) -> dict[str, Any]:
     v = row.verdict
     quiet = "fp" if v.malformed or v.predicted_calls else "silent"
     f1 = arguments.row_f1(row)
+    counted = not row.names_only
     return {
         "answer": selection.selection(row) or quiet,
         "tsa": _answer(selection.selected_right(row)),
@@ -143,8 +144,12 @@ def row_outcome(row: Row) -> dict[str, Any]:
         "em_lenient": _answer(answers.exact_lenient(row)),
         "fp": _answer(answers.attempted(row)),
         "pf1": f1.part if f1.n else None,
-        "pairs": {"tp": v.tp, "fp": v.fp, "fn": v.fn},
-        "values": {"found": v.found_leaves, "gold": v.gold_leaves, "predicted": v.predicted_leaves},
+        "pairs": {"tp": counted * v.tp, "fp": counted * v.fp, "fn": counted * v.fn},
+        "values": {
+            "found": counted * v.found_leaves,
+            "gold": counted * v.gold_leaves,
+            "predicted": counted * v.predicted_leaves,
+        },
         "valid_calls": v.valid_calls,
         "unknown_names": v.unknown_names,
         "unknown_keys": v.unknown_keys,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-SPLITS = ("validation", "test_seen", "test_held_out", "test_unseen")
+SPLITS = ("validation", "test_seen", "test_held_out", "test_unseen", "test_bfcl")
 VARIANTS = ("plain", "masked")
 DECODINGS = ("free", "constrained", "pointed")
 MEMORIES = ("real", "foreign", "zero", "missing", "swapped", "edited")
@@ -73,7 +73,12 @@ def with_interval(summary: Summary | None, metric: str, form: str = "{value:.3f}
 
 def split_title(split: str) -> str:
     """`test_held_out` -> `held-out tools`-like words for a reader."""
-    words = {"test_seen": "seen tools", "test_held_out": "held-out requests", "test_unseen": "unseen tools"}
+    words = {
+        "test_seen": "seen tools",
+        "test_held_out": "held-out requests",
+        "test_unseen": "unseen tools",
+        "test_bfcl": "BFCL",
+    }
     return words.get(split, split.replace("_", " "))
 
 
@@ -204,6 +209,35 @@ def composability_lines(metrics: Mapping[str, Any]) -> list[str]:
             + (f", with the old gists {with_interval(swap, 'stale')}" if swap.get("stale") else "")
         )
     return ["", *lines] if lines else []
+
+
+def markdown_breakdown(metrics: Mapping[str, Any], decoding: str) -> str:
+    """The results of one decoding by split, source and stratum, and BFCL's own table, in Markdown."""
+    form = "{value:.3f} ({low}\u2013{high})"
+    lines = ["| split | rows | TSA | EM | FPR |", "|---|---|---|---|---|"]
+    leaderboard: list[str] = []
+    found = metrics.get("breakdown", {})
+    for split in in_order(found, SPLITS):
+        groups = found[split].get(decoding, {})
+        for kind in ("source", "stratum"):
+            for name, rates in groups.get(kind, {}).items():
+                values = " | ".join(with_interval(rates, metric, form) for metric in ("tsa", "em", "fpr"))
+                lines.append(f"| {split_title(split)} | {kind} {name.replace('_', ' ')} | {values} |")
+        leaderboard += _leaderboard(groups.get("bfcl", []))
+    return "\n".join([*lines, *leaderboard])
+
+
+def _leaderboard(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """BFCL's table by its own rules; what has no row here is left out, and named below."""
+    there = [score for score in scores if score["value"] is not None]
+    if not there:
+        return []
+    lines = ["", "| BFCL category | accuracy by its rules | rows |", "|---|---|---|"]
+    for score in there:
+        interval = f"{score['value']:.3f} ({short(score['low'])}\u2013{short(score['high'])})"
+        lines.append(f"| {score['name']} | {interval} | {score['n']} |")
+    missing = sorted({name for score in scores for name in score["missing"]})
+    return [*lines, "", f"<sub>Not here, so not in any mean: {', '.join(missing)}.</sub>"] if missing else lines
 
 
 def markdown_table(metrics: Mapping[str, Any]) -> str:

@@ -69,6 +69,8 @@ class ToolWorld:
         folder: Where ``domains/`` and ``words/`` are.
     """
 
+    selects_only: frozenset[str] = frozenset()
+
     def __init__(
         self,
         seed: int = 0,
