@@ -29,15 +29,11 @@ def main(cfg: DictConfig, folder: Path) -> None:
     from toolformer.data.sources import sgd
     from toolformer.reporting.card import write_card
 
-    if "sgd" in cfg.corpus.get("sources", ["sgd"]):
-        try:
-            sgd.find_root(cfg.corpus.root)
-        except FileNotFoundError:
-            if not cfg.download:
-                raise
-            print(f"{cfg.corpus.root}: no dialogues there; downloading them from {SGD_URL}", flush=True)
-            fetch(Path(cfg.corpus.root) / sgd.NAME, listing(SGD_FILES), SGD_URL, progress=cfg.progress)
-    corpus = instantiate(cfg.corpus, _convert_="object").build(cfg.until)
+    made = instantiate(cfg.corpus, _convert_="object")
+    if made.missing() == [sgd.NAME] and cfg.download:
+        print(f"{cfg.corpus.root}: no dialogues there; downloading them from {SGD_URL}", flush=True)
+        fetch(Path(cfg.corpus.root) / sgd.NAME, listing(SGD_FILES), SGD_URL, progress=cfg.progress)
+    corpus = made.build(cfg.until)
     if corpus is None:
         print(f"done until {cfg.until}")
         return

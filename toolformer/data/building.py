@@ -92,14 +92,11 @@ class Builder:
     @cached_property
     def folders(self) -> dict[str, Path]:
         """The folder of each source's rows as upstream has them."""
-        folders = {name: Path(self.root) / use.folder for name, use in self.sources.items()}
-        for name, folder in folders.items():
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"{folder}: the rows of {name} are not there; put them there, or leave the source out with "
-                    f"'~corpus.sources.{name}'"
-                )
-        return folders
+        return {name: Path(self.root) / use.folder for name, use in self.sources.items()}
+
+    def missing(self) -> list[str]:
+        """The sources whose rows are not there."""
+        return [name for name, folder in self.folders.items() if not folder.is_dir()]
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -124,6 +121,11 @@ class Builder:
         """
         if until not in STEPS:
             raise ValueError(f"until is {until}; use one of {', '.join(STEPS)}")
+        if missing := self.missing():
+            wanted = ", ".join(f"{self.folders[name]} ({self.found[name].url or name})" for name in missing)
+            raise FileNotFoundError(
+                f"{self.root}: holds no {wanted}; put them there, or leave sources out: '~corpus.sources.{missing[0]}'"
+            )
         if self.step("write").is_dir():
             return Corpus.open(self.step("write"))
         with alone(Path(self.corpora)):

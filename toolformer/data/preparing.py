@@ -88,6 +88,14 @@ class Dialogues:
     rules: Rules
     progress: bool = True
 
+    def missing(self) -> list[str]:
+        """The one source, where its rows are not there."""
+        try:
+            sgd.find_root(self.root)
+        except FileNotFoundError:
+            return [sgd.NAME]
+        return []
+
     def build(self, until: str = "write") -> Corpus:
         """The corpus; it is made in one step."""
         if until != "write":

@@ -42,7 +42,8 @@ def alone(base: Path) -> Generator[None]:
     The lock goes with the process, however that ends.
     """
     base.mkdir(parents=True, exist_ok=True)
-    with (base / ".lock").open("w") as lock:
+    lock = os.open(base, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,3 +53,7 @@ def alone(base: Path) -> Generator[None]:
             if part.is_dir():
                 shutil.rmtree(part, ignore_errors=True)
         yield
+    finally:
+        os.close(lock)
+        if not any(base.iterdir()):
+            base.rmdir()

@@ -116,10 +116,10 @@ def _sources(info: Info, splits: Sequence[str]) -> Section:
         counts = [sum(source["rows"].get(split, {}).values()) for split in splits]
         flags = {"evaluates only": source["evaluates_only"], "no arguments": source["selects_only"]}
         said = ", ".join(flag for flag, true in flags.items() if true)
-        name = f"[{source['name']}]({source['url']})" if source["url"] else source["name"]
         aside = sum(source["set_aside"].values())
-        rows.append([name, source["licence"], f"{source['rows_there']:,}", *map(_count, counts), _count(aside), said])
-    head = ("source", "licence", "rows there", *splits, "set aside", "")
+        first = [source["name"], source["licence"], f"{source['rows_there']:,}"]
+        rows.append([*first, *map(_count, counts), _count(aside), said, source["url"]])
+    head = ("source", "licence", "rows there", *splits, "set aside", "", "from")
     return Section("Sources", "Each row that was there is in one split or was set aside.", head, rows)
 
 
