@@ -207,6 +207,12 @@ def test_one_failed_job_does_not_stop_the_others(capsys):
     assert len(folders()) == 2
 
 
+def test_a_job_that_ends_by_a_defect_does_not_stop_the_others_either():
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        command(["--multirun", "seed=1,14,2"])
+    assert len([name for name in folders() if (Path("outputs") / name / "result.txt").exists()]) == 2
+
+
 def test_a_sweep_file_is_a_sweep():
     command(["sweep=gists"])
     assert len(folders()) > 1

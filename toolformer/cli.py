@@ -96,13 +96,14 @@ def run(task: Task, config_name: str, arguments: list[str]) -> None:
 def _job(task: Task, failures: list[BaseException]) -> Callable[[DictConfig], None]:
     """One job of Hydra's. A failed one says so and is put into ``failures``; the other jobs of a sweep go on."""
     parent = os.getpid()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # its tips and device lists
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
         state = HydraConfig.get()
         folder = Path(state.runtime.output_dir)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        quiet = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # its tips and device lists
+        quiet.setLevel(logging.WARNING)
         try:
             with claimed(folder, cfg):
                 for key in [key for key, value in flatten(settings_of(cfg)).items() if value == "???"]:
