@@ -115,9 +115,8 @@ def outcome(name: str, seed: int, index: int, folder: Path) -> tuple[str, str]:
     if name not in MADE:
         warnings.simplefilter("ignore")
         MADE[name] = SURFACES[name](folder)
-        signal.signal(signal.SIGALRM, _hang)
     faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # what never comes back to Python ends the process
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    handler, timer = signal.signal(signal.SIGALRM, _hang), signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         return MADE[name](Random(f"{seed} {name} {index}")), ""
     except Hang:
@@ -127,7 +126,8 @@ def outcome(name: str, seed: int, index: int, folder: Path) -> tuple[str, str]:
     except Exception as error:
         return "other error", f"{type(error).__name__}: {error}"[:300]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
         faulthandler.cancel_dump_traceback_later()
 
 
