@@ -57,10 +57,10 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def command(outputs: Path, *arguments: str) -> list[str]:
+def command(outputs: Path, *arguments: str, flags: tuple[str, ...] = ()) -> list[str]:
     """A curriculum of one stage, logged to a W&B run of its own."""
     settings = [*TINY, "order=[gist_contrast]", "logger=wandb", f"paths.outputs={outputs}"]
-    return [sys.executable, "-m", "toolformer.curriculum", *arguments, *settings]
+    return [sys.executable, "-m", "toolformer.curriculum", *flags, *settings, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -78,7 +78,7 @@ def run_alone(outputs: Path, job: tuple[str, ...]) -> Path:
 def sweep(outputs: Path, launcher: str, kill_after: int | None = None) -> dict[str, Any]:
     """The whole sweep by one launcher, killed with all its processes once so many jobs have finished."""
     values = [f"{key}={','.join(map(str, swept))}" for key, swept in SWEPT.items()]
-    line = command(outputs, "--multirun", f"hydra/launcher={launcher}", *LAUNCHERS[launcher], *values)
+    line = command(outputs, f"hydra/launcher={launcher}", *LAUNCHERS[launcher], *values, flags=("--multirun",))
     before = finished(outputs)
     with tempfile.TemporaryFile("w+") as said:
         job = subprocess.Popen(
@@ -100,11 +100,9 @@ def sweep(outputs: Path, launcher: str, kill_after: int | None = None) -> dict[s
         "finished": len(finished(outputs)),
         "done_again": changed,
         "skipped": text.count("evaluation: finished before, taken as it is"),
-        "errors": sorted(set(re.findall(r"^error: job \d+", text, re.MULTILINE))),
+        "errors": sorted(set(re.findall(r"^error: (job \d+) .*: (.*)$", text, re.MULTILINE))),
     }
     print(json.dumps(part), flush=True)
-    if job.returncode not in (0, 2, -signal.SIGKILL):
-        print(text[-3_000:], flush=True)
     return part
 
 
