@@ -74,7 +74,11 @@ def run(task: Task, config_name: str, arguments: list[str]) -> None:
         raise FileNotFoundError(f"{CONF}: no such folder; install from a clone (pip install -e .), which holds conf/")
     parser = get_args_parser()
     parser.error = lambda message: _refuse_flag(message)  # type: ignore[method-assign]
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    flags = list(arguments)
+    for override in args.overrides:
+        flags.remove(override)
+    arguments = [*flags, *args.overrides]  # Hydra reads them only where no flag stands between settings
     name = args.config_name or config_name
     if not args.hydra_help and not args.shell_completion:
         searchpath = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
