@@ -246,7 +246,7 @@ class _Writing:
         else:
             answer.text = "\n".join(map(str.strip, made)) if made else self._text(tokens[after:]).strip()
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def _text(self, tokens: list[int]) -> str:
         return str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
 
     def _lacking(self, written: str, tools: Sequence[Tool]) -> list[str]:
