@@ -146,7 +146,7 @@ def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | Non
             "take the tokenizer that was saved with the weights"
         )
     model.set_attn_implementation(cfg.attention)
-    return model, Prompts(tokenizer, **limits, drafts=model.config.drafts)
+    return model, Prompts(tokenizer, **limits, forms=model.config.forms)
 
 
 def check_shape(wanted: DictConfig, model: ToolFormerMicro, path: str) -> None:

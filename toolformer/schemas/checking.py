@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from toolformer.calls import MAX_DEPTH, deeper_than
-from toolformer.records import Tool, ToolCall
+from toolformer.records import Tool
 from toolformer.schemas.type_text import ALIAS, TYPES, brief
 
 Schema = Mapping[str, Any]
@@ -147,26 +147,3 @@ def kinds_of(schema: Schema) -> Sequence[str]:
     """The types that a schema names; none where it names none."""
     kinds = schema.get("type", ())
     return (kinds,) if isinstance(kinds, str) else kinds
-
-
-def gaps(call: ToolCall, tool: Tool) -> list[str]:
-    """Required parameters whose value is null though their schema knows no null: the call is a draft."""
-    declared = parameters_of(tool)
-    empty = [key for key in required_of(tool) if key in call.arguments and call.arguments[key] is None]
-    return [key for key in empty if not admits_null(declared.get(key, {}))]
-
-
-def admits_null(schema: Schema) -> bool:
-    """Whether null is a value of the schema as far as its types and listed values say.
-
-    >>> [admits_null(s) for s in ({"type": "string"}, {"type": ["string", "null"]}, {"enum": ["a", None]}, {})]
-    [False, True, True, True]
-    """
-    if "enum" in schema:
-        return None in schema["enum"]
-    if "const" in schema:
-        return schema["const"] is None
-    if any(key in schema for key in ("anyOf", "oneOf")):
-        return any(map(admits_null, [*schema.get("anyOf", ()), *schema.get("oneOf", ())]))
-    kinds = kinds_of(schema)
-    return not kinds or "null" in kinds
