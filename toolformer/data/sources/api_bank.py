@@ -20,7 +20,7 @@ from typing import Any
 from toolformer.calls import render
 from toolformer.data.sources.call_rows import BROKEN, SCHEMA, UnusableError, distinct, row, texts
 from toolformer.data.sources.call_text import read_calls
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool
 from toolformer.schemas import tool_from_flat
@@ -37,7 +37,7 @@ _STEP = re.compile(
 def read(folder: Path) -> Iterator[Found | SetAside]:
     """The rows of both files."""
     for split in (CALLS, ANSWERS):
-        for number, value in enumerate(read_json(folder / f"{split}.json", list), start=1):
+        for number, value in enumerate(read_list(folder / f"{split}.json"), start=1):
             place = f"{split}.json:{number}"
             yield row(place, value, partial(_found, place, f"{NAME}/{split}/{number}", split))
 

@@ -15,7 +15,7 @@ from typing import Any
 from toolformer.data.sources import conversations
 from toolformer.data.sources.call_rows import BROKEN, UnusableError, distinct
 from toolformer.data.sources.conversations import Turn
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, SetAside, Source
 from toolformer.records import ToolCall
 from toolformer.schemas import tool_from_openai
@@ -27,7 +27,7 @@ ROLES = {"system": "system", "human": "user", "gpt": "assistant", "observation":
 
 def read(folder: Path) -> Iterator[Found | SetAside]:
     """The answers of all conversations; a conversation that cannot be read is one row."""
-    for number, value in enumerate(read_json(folder / FILE, list), start=1):
+    for number, value in enumerate(read_list(folder / FILE), start=1):
         place, text = f"{FILE}:{number}", json.dumps(value)
         try:
             listed, values = json.loads(value["tools"] or "[]"), value["conversations"]

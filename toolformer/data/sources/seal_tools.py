@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from toolformer.data.sources.call_rows import UnusableError, distinct, lines, once, row, texts
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import parameters_of, tool_from_flat
@@ -56,7 +56,7 @@ def read(folder: Path) -> Iterator[Found | SetAside]:
 def _candidates(path: Path) -> dict[str, str]:
     """The list of candidates as upstream wrote it, by the row's id; a row that cannot be read has none."""
     found = {}
-    for value in read_json(path, list):
+    for value in read_list(path):
         match value:
             case {"id": str(id_), "conversations": [{"value": str(prompt)}, *_]} if listed := _LIST.search(prompt):
                 found[id_] = listed[1]
