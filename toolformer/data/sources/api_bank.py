@@ -4,7 +4,7 @@ A row offers the tools that upstream's ``ToolSearcher`` found for it up to there
 of the conversation, searches are not. The time of the request stands below it. ``pattern`` is the request: several rows
 share it. Rows of ``lv3-response-train`` word a result: no call, no stratum. Bare words in a call (``city=New York``)
 are a text. Set aside are gold searches (no tool of ours is searched for), other calls that are no Python, gold or
-earlier, and tools that cannot be read. Left are 387 of the 445 rows that do not search, where 316 put all their values
+earlier, and tools that cannot be read. Left are 380 of the 445 rows that do not search, where 316 put all their values
 into quotes, and 300 of 338 answers.
 """
 

@@ -2,7 +2,8 @@
 
 ShareGPT's layout: ``conversations`` of human, gpt, function_call and observation, ``tools`` as JSON inside JSON. A
 conversation without tools is one row, for its first answer: no call, stratum ``small_talk``. Of the 191 conversations
-with tools come 211 calls, of which one does not fit its tool, and 349 plain answers, 211 of them to a call's result.
+with tools come 211 calls, of which one does not fit its tool and one has an empty value, and 349 plain answers, 211 of
+them to a call's result.
 """
 
 from __future__ import annotations
