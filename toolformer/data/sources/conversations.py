@@ -37,8 +37,9 @@ def rows(
     tools: Mapping[str, Tool],
     *,
     text: str,
+    known: tuple[Message, ...] = (),
 ) -> Iterator[Found | SetAside]:
-    """Every answer of ``conversation`` (its id), at ``<place>:<number of the turn>``.
+    """Every answer of ``conversation`` (its id), at ``<place>:<number of the turn>``; ``known`` stands before the first.
 
     After a turn that ``read`` refuses no answer can be used. A conversation without an answer is one row.
     """
@@ -54,7 +55,7 @@ def rows(
         turn = before.pop()
         if not before or before[-1].role not in ("user", "tool"):
             raise UnusableError("answer: it follows no request")
-        messages = tuple(Message(t.role, render(t.calls) if t.calls else t.content) for t in before)
+        messages = (*known, *(Message(t.role, render(t.calls) if t.calls else t.content) for t in before))
         example = Example(
             f"{conversation}/{at + 1}",
             messages,
