@@ -39,9 +39,10 @@ def rows(
     text: str,
     known: tuple[Message, ...] = (),
 ) -> Iterator[Found | SetAside]:
-    """Every answer of ``conversation`` (its id), at ``<place>:<number of the turn>``; ``known`` stands before the first.
+    """Every answer of ``conversation`` (its id), at ``<place>:<number of the turn>``.
 
-    After a turn that ``read`` refuses no answer can be used. A conversation without an answer is one row.
+    ``known`` stands before the first turn. After a turn that ``read`` refuses no answer can be used. A conversation
+    without an answer is one row.
     """
     turns = [_turn(value, read) for value in values] if isinstance(values, list) else []
     answers = [at for at, turn in enumerate(turns) if not isinstance(turn, Turn) or turn.role == "assistant"]

@@ -96,7 +96,7 @@ def _unnamed(key: str, value: str, query: str) -> bool:
 def _said(value: float, query: str) -> bool:
     """Whether the query has a fraction, as it is or in percent; whole numbers and powers have too many spellings."""
     written = (f"{number:.15g}" for number in (abs(value), abs(value) * 100))
-    return value.is_integer() or "10^" in query or any(number in query for number in written)
+    return value % 1 == 0 or "10^" in query or any(number in query for number in written)
 
 
 def _literal(text: str) -> Any:
