@@ -285,6 +285,21 @@ def test_validate_wants_json_schema_types() -> None:
         validate(Tool("f", "", {"type": "object", "properties": {"a": {"$ref": "#/x"}}}), "x")
 
 
+ODD = ["", "string", 1, True, None, [], ["a"], ["a", "a"], {}, {"a": {}}, {"a": STRING}, [1, 1], [STRING]]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize("key", ["type", "properties", "required", "items", "enum", "description", "default", "title"])
+def test_validate_refuses_whatever_json_schema_refuses(key: str, inner: bool) -> None:
+    """It asks JSON Schema's own schema only where its own checks leave something open."""
+    for value in ODD:
+        schema = {"properties": {"a": {}}, key: value}
+        parameters: Any = {"type": "object", "properties": {"b": schema}} if inner else {"type": "object", **schema}
+        if not jsonschema.Draft202012Validator(jsonschema.Draft202012Validator.META_SCHEMA).is_valid(parameters):
+            with pytest.raises(ValueError, match="x: tool 'f': "):
+                validate(Tool("f", "", parameters), "x")
+
+
 def test_flat_parameters_that_are_none() -> None:
     with pytest.raises(ValueError, match="x:1: parameters is 3"):
         tool_from_flat({"name": "f", "parameters": 3}, "x:1")
