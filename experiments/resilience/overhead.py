@@ -1,8 +1,9 @@
 """In: nothing. Out: overhead.json: what the machinery of resuming adds to a training step, measured in pairs.
 
-Run as ``python -m experiments.resilience.overhead``. One stage of the nano model, in which every other step goes
-without: no checkpoint callback, Lightning's own clipping, no look at the gradient, no batch kept. Processor time, so
-that what else runs on the machine does not count; checkpoints are timed by the clock and spread over the steps between.
+Run as ``python -m experiments.resilience.overhead``. In each step of one stage of the nano model the gradients are
+clipped both ways, ours (which looks at them, and logs) and Lightning's, one after the other and every other time the
+other first; the checkpoint callback is timed beside. Processor time, so that what else runs on the machine does not
+count; writing a checkpoint is timed by the clock and spread over the steps between two.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,68 +22,71 @@ import lightning as L
 from toolformer.stages import checkpoints
 from toolformer.stages.base import Stage
 
-STEPS, EVERY = 160, 500  # measured; between two checkpoints as configured
+STEPS, WARM, EVERY = 40, 6, 500  # run, not counted, between two checkpoints as configured
 HERE = Path(__file__).resolve().parent
-with_it, without, saves = [], [], []
+OURS, LIGHTNINGS = Stage.configure_gradient_clipping, L.LightningModule.configure_gradient_clipping
+spent: dict[str, list[float]] = {"ours": [], "lightning": [], "callback": [], "step": [], "save": []}
 
 
-class Paired(checkpoints.Checkpoints):
-    """Works in even steps only, and notes what each step took."""
+def timed(name: str, call: Callable[..., None], *arguments: Any) -> None:
+    """Calls, and notes the processor time that it took."""
+    began = time.process_time()
+    call(*arguments)
+    spent[name].append(time.process_time() - began)
+
+
+class Timed(checkpoints.Checkpoints):
+    """The callback, timed; and the time of whole steps."""
 
     began = 0.0
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """The time since the last one is that step's."""
+        """The time since the last one is that step's, but for the second clipping."""
         now = time.process_time()
-        if trainer.global_step > 4:  # the first ones warm up
-            (without if trainer.global_step % 2 == 0 else with_it).append(now - self.began)
+        if trainer.global_step:
+            spent["step"].append(now - self.began - spent["ours"][-1])
         self.began = now
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """See the class."""
-        if trainer.global_step % 2:  # the counter has moved on: this step was even
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        timed("callback", super().on_train_batch_end, trainer, pl_module, outputs, batch, batch_idx)
 
     def _save(self, trainer: Any) -> None:
         began = time.perf_counter()
         super()._save(trainer)
-        saves.append(time.perf_counter() - began)
+        spent["save"].append(time.perf_counter() - began)
 
 
-def alternating(self: Any, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
-    """Ours in even steps, Lightning's in odd ones."""
-    if self.trainer.global_step % 2 == 0:
-        OURS(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
-    else:
-        self._window.clear()
-        L.LightningModule.configure_gradient_clipping(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-
-OURS = Stage.configure_gradient_clipping
+def both(self: Any, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
+    """Clips twice: what comes second finds the gradients in bounds, and does the same work."""
+    ways = [("ours", OURS), ("lightning", LIGHTNINGS)]
+    for name, way in ways if self.trainer.global_step % 2 else ways[::-1]:
+        timed(name, way, self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 def main() -> None:
     """Trains, and writes what it took."""
     from toolformer.train import main as train
 
-    setattr(checkpoints, "Checkpoints", Paired)  # noqa: B010  # as the command will find it
-    setattr(Stage, "configure_gradient_clipping", alternating)  # noqa: B010
-    settings = ["stage.validation_rows=4", f"stage.validate_every={STEPS}", f"stage.checkpoint_every={STEPS}"]
+    setattr(checkpoints, "Checkpoints", Timed)  # noqa: B010  # as the command will find it
+    setattr(Stage, "configure_gradient_clipping", both)  # noqa: B010
+    settings = ["stage.validation_rows=4", f"stage.validate_every={STEPS}", f"stage.checkpoint_every={STEPS // 2}"]
     settings += [f"stage.steps={STEPS}", "attention=eager", "threads=1", "progress=false", "stage.batches.batch_size=8"]
-    settings += ["stage.batches.pool_size=16", f"trainer.log_every_n_steps={STEPS * 2}"]
     with tempfile.TemporaryDirectory() as scratch:
-        train([*settings, f"paths.outputs={scratch}"])
-    pairs = [a / b - 1 for a, b in zip(with_it, without, strict=False)]
+        train([*settings, "stage.batches.pool_size=16", f"paths.outputs={scratch}"])
+    parts = zip(spent["ours"], spent["lightning"], spent["callback"], strict=True)
+    step, save = statistics.median(spent["step"][WARM:]), statistics.median(spent["save"])
+    added = [(ours - theirs + callback) / step for ours, theirs, callback in list(parts)[WARM:-1]]
+    quiet = [share for share, k in zip(added, range(WARM + 1, STEPS), strict=True) if k % (STEPS // 2)]  # not saving
     rng = random.Random(0)
-    means = sorted(statistics.median(rng.choices(pairs, k=len(pairs))) for _ in range(2000))
-    step = statistics.median(without)
+    means = sorted(statistics.fmean(rng.choices(quiet, k=len(quiet))) for _ in range(2000))
     found = {
         "step_ms": round(1e3 * step, 1),
-        "steps": len(pairs),
-        "added_to_a_step": round(statistics.median(pairs), 5),
+        "steps": len(quiet),
+        "added_to_a_step": round(statistics.fmean(quiet), 5),
         "interval": [round(means[50], 5), round(means[1949], 5)],
-        "checkpoint_ms": round(1e3 * statistics.median(saves), 1),
-        "checkpoints_spread": round(statistics.median(saves) / (EVERY * step), 5),
+        "checkpoint_ms": round(1e3 * save, 1),
+        "checkpoints_spread": round(save / (EVERY * step), 5),
     }
     (HERE / "overhead.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
