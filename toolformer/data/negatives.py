@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -23,15 +24,38 @@ def features(tools: Sequence[Tool]) -> csr_matrix:
     columns, values, starts = [], [], [0]
     for tool in tools:
         words = re.findall(r"[a-z0-9]+", _text(tool).casefold())
-        joined = f" {' '.join(words)} "
-        parts = [*words, *(joined[i : i + 4] for i in range(len(joined) - 3))]
-        hashed, counts = np.unique([zlib.crc32(part.encode()) % BUCKETS for part in parts], return_counts=True)
+        parts = np.concatenate([[_word(word) for word in words], _sequences(f" {' '.join(words)} ")])
+        hashed, counts = np.unique(parts.astype(np.int64) % BUCKETS, return_counts=True)
         weights = np.sqrt(counts)
         columns.append(hashed)
         values.append(weights / np.linalg.norm(weights))
         starts.append(starts[-1] + len(hashed))
     data = np.concatenate(values).astype(np.float32)
     return csr_matrix((data, np.concatenate(columns), starts), shape=(len(tools), BUCKETS))
+
+
+@lru_cache(maxsize=1 << 16)
+def _word(word: str) -> int:
+    return zlib.crc32(word.encode())
+
+
+def _sequences(text: str) -> np.ndarray:
+    """The CRC-32 of every four letters in a row (ASCII), all at once: as ``zlib.crc32`` gives it one by one."""
+    letters = np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+    crc = np.full(max(0, len(letters) - 3), 0xFFFFFFFF, np.uint32)
+    for offset in range(4):
+        crc = CRC[(crc ^ letters[offset : offset + len(crc)]) & 0xFF] ^ (crc >> np.uint32(8))
+    return ~crc
+
+
+def _crc_table() -> np.ndarray:
+    crc = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        crc = np.where(crc & 1, (crc >> np.uint32(1)) ^ np.uint32(0xEDB88320), crc >> np.uint32(1))
+    return crc
+
+
+CRC = _crc_table()
 
 
 def _text(tool: Tool) -> str:
