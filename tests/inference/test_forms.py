@@ -25,9 +25,9 @@ TOOL = Tool(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def filling() -> Prompts:
-    return Prompts(prompts().tokenizer, forms=True)
+@pytest.fixture(scope="module", params=["required", "all"])
+def filling(request) -> Prompts:
+    return Prompts(prompts().tokenizer, forms=request.param)
 
 
 def lacking(count: int) -> Rows:
@@ -48,6 +48,7 @@ def test_a_form_has_every_parameter_and_is_read_back():
     noted = ToolCall("book", {"to": "Bern", "note": None})
     assert form(noted, TOOL).arguments == {"to": "Bern", "seat": None, "note": None}
     assert filled(form(noted, TOOL), TOOL) == noted, "null is a value where the schema has it"
+    assert form(ToolCall("book", {}), TOOL, "required").arguments == {"to": None}
     assert gaps(ToolCall("book", {"to": None, "seat": None, "note": None}), TOOL) == ["to"]
     for example, tools in rows():
         for gold in example.calls:
@@ -74,7 +75,7 @@ def test_a_draft_is_masked_with_its_tool():
 
 def test_the_answer_is_the_draft_and_then_the_question(filling: Prompts):
     ((example, tools),) = lacking(1)
-    draft = form(example.draft, called(example, tools))
+    draft = form(example.draft, called(example, tools), filling.forms)
     answer = filling.answer(example, tools)
     assert filling.tokenizer.decode(answer[:-1]) == f"{render([draft])}\n{example.reply}"
     assert prompts().tokenizer.decode(prompts().answer(example)[:-1]) == example.reply
@@ -91,32 +92,34 @@ def test_forms_are_whole_and_any_value_may_be_lacking(filling: Prompts):
         return matcher.validate_tokens(ids) == len(ids)
 
     size = len(filling.tokenizer)
-    strict, forms = (Grammar(filling.tokenizer, size, end=filling.end, forms=yes) for yes in (False, True))
+    strict, forms = (Grammar(filling.tokenizer, size, end=filling.end, forms=kind) for kind in ("none", filling.forms))
     for example, tools in lacking(4):
         tool = called(example, tools)
-        draft = form(example.draft, tool)
+        draft = form(example.draft, tool, filling.forms)
         assert allows(forms, forms.call(tool, first=True), draft)
         assert allows(forms, forms.choice(tools), draft, f"\n{example.reply}")
         assert not allows(strict, strict.call(tool, first=True), draft)
         assert not allows(strict, strict.choice(tools), draft)
-    assert allows(forms, forms.call(TOOL, first=True), ToolCall("book", {"to": "Bern", "seat": None}))
+    every = filling.forms == "all"
     assert allows(forms, forms.call(TOOL, first=True), ToolCall("book", {"to": "Bern", "seat": 3, "note": None}))
-    assert not allows(forms, forms.call(TOOL, first=True), ToolCall("book", {"to": "Bern"})), "a form is whole"
+    assert allows(forms, forms.call(TOOL, first=True), ToolCall("book", {"to": None, "seat": None})) == every
+    assert allows(forms, forms.call(TOOL, first=True), ToolCall("book", {"to": None})) != every
+    assert not allows(forms, forms.call(TOOL, first=True), ToolCall("book", {})), "a form is whole"
 
 
-@pytest.fixture(scope="module")
-def learned():
+@pytest.fixture(scope="module", params=["required", "all"])
+def learned(request):
     """A model that has learned a request by heart, and one that lacks a value."""
     whole = [(e, t) for e, t in rows() if len(e.calls) == len(e.messages) == 1][:1]
     asked = []
     for example, tools in (*whole, *lacking(1)):
         tool = called(example, tools)
         asked.append((example, [tool, switch("radio")]))
-    model = random_model(copy_head=True, forms=True, initializer_range=0.1).train()
-    filling = Prompts(prompts().tokenizer, forms=True)
+    model = random_model(copy_head=True, forms=request.param, initializer_range=0.1).train()
+    filling = Prompts(prompts().tokenizer, forms=request.param)
     stage = ToolCalling(model, filling, lr=1e-3, warmup_steps=0, contrast_weight=0.0, rebuild_weight=0.0)
     batch, optimizer = collate_calls(asked, filling), torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(120):
+    for _ in range(100):
         loss = stage.losses(batch, model.encode_tools(batch.tools.ids, batch.tools.mask))["loss"]
         optimizer.zero_grad()
         loss.backward()
@@ -128,7 +131,7 @@ def learned():
 @pytest.mark.parametrize("decoding", ["free", "constrained", "pointed"])
 def test_a_model_that_fills_forms_asks_for_what_is_missing(decoding, learned):
     model, asked = learned
-    engine = Engine(model, Prompts(prompts().tokenizer, forms=True), max_new_tokens=160)
+    engine = Engine(model, Prompts(prompts().tokenizer, forms=model.config.forms), max_new_tokens=160)
     requests = [Request(example.messages, tools, engine.encode(tools)) for example, tools in asked]
     for (example, tools), answer in zip(asked, engine.answer(requests, decoding), strict=True):
         assert answer.text == (render(example.calls) if example.calls else example.reply), answer.text

@@ -33,7 +33,7 @@ class Prompts:
             counted in ``report``.
         length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted. A
             system message and the last turn always stay.
-        forms: calls are written as forms that have every parameter (``written``).
+        forms: ``none``, or which parameters a call has when it is written: ``required`` ones or ``all`` (``written``).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Prompts:
         *,
         schema_limit: int = 256,
         length_limit: int = 2048,
-        forms: bool = False,
+        forms: str = "none",
     ):
         marks = {mark: tokenizer.encode(mark, add_special_tokens=False) for mark in MARKS}
         lost = [mark for mark, ids in marks.items() if tokenizer.convert_ids_to_tokens(ids) != [mark]]
@@ -102,14 +102,14 @@ class Prompts:
     def written(self, example: Example, tools: Sequence[Tool] = ()) -> tuple[ToolCall, ...]:
         """The calls that the answer writes: the right ones; as forms, or as a draft where a value is lacking.
 
-        A form has every parameter of the tool, null where nobody has said a value. Whether one was said is then learned
-        for each parameter where its value would stand, and not as a feeling about the whole request.
+        A form has null where nobody has said a value. Whether one was said is then learned for each parameter where its
+        value would stand, and not as a feeling about the whole request.
         """
-        if not self.forms:
+        if self.forms == "none":
             return example.calls
         by_name = {tool.name: tool for tool in tools}
         calls = example.calls if example.draft is None else (example.draft,)
-        return tuple(form(call, by_name[call.name]) for call in calls)
+        return tuple(form(call, by_name[call.name], self.forms) for call in calls)
 
     def answer(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """The calls, the reply, or a draft and the reply; and the end mark. ``tools`` are those on offer."""

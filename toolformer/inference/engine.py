@@ -232,7 +232,7 @@ class _Writing:
         """The text of an answer: of forms the calls that they stand for; of drafts what was said after them."""
         tokens = answer.tokens[:-1] if answer.finished else answer.tokens
         answer.text = self._text(tokens)
-        if not self.model.config.forms:
+        if self.model.config.forms == "none":
             return
         by_name = {tool.name: tool for tool in tools}
         made, after = [], 0
@@ -364,7 +364,7 @@ class _Writing:
                 self.matchers[row] = grammar.call(tools[pick - 1], first=self.calls[row] == 0)
                 self.calls[row] += 1
             else:
-                asked = self.calls[row] and self.model.config.forms and self._drafted(row)
+                asked = self.calls[row] and self.model.config.forms != "none" and self._drafted(row)
                 self.matchers[row] = grammar.reply(first=not asked) if asked or self.calls[row] == 0 else None
                 self.calls[row] = self.engine.most_calls + 1  # no further decision
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolformer.calls import CLOSE, OPEN
 from toolformer.records import Tool
-from toolformer.schemas import admits_null
+from toolformer.schemas import blanks
 from toolformer.schemas.type_text import kind_of
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
@@ -35,10 +35,11 @@ class Grammar:
         tokenizer: the model's fast tokenizer.
         vocab_size: columns of the logits (may exceed the tokenizer's length).
         end: the token that ends an answer (Qwen2.5's base tokenizer has another ``eos_token`` than its chats end with).
-        forms: calls have every parameter, any value may be null, and a reply may follow them (``Prompts.written``).
+        forms: unless ``none``, calls have every parameter of a form (``required`` or ``all``), null where no value was
+            said, and a reply may follow them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int, forms: bool = False):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int, forms: str = "none"):
         self.lexer: LLTokenizer = from_tokenizer(cast(Any, tokenizer), n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
         self.forms = forms
@@ -64,7 +65,7 @@ class Grammar:
         if tools:
             names = " | ".join(f"t{i}" for i in range(len(tools)))
             more = f' ("\\n" call){{0,{most_calls - 1}}}' if most_calls > 1 else ""
-            start = f"call{more}{f' ({NEW_LINE}TEXT)?' if self.forms else ''} | TEXT"
+            start = f"call{more}{f' ({NEW_LINE}TEXT)?' if self.forms != 'none' else ''} | TEXT"
             rules.insert(0, f"call: {names}")
         return self._kept("\n".join([f"start: {start}", TEXT_RULE, *rules])).deep_copy()
 
@@ -96,10 +97,10 @@ class Grammar:
     def _one_call(self, tool: Tool) -> str:
         arguments = _closed(tool.parameters)
         declared = arguments.get("properties", {})
-        if self.forms:
-            blanks = {k: {"anyOf": [s, {"type": "null"}]} for k, s in declared.items() if not admits_null(s)}
-            required = {*arguments.get("required", ()), *blanks}
-            arguments |= {"properties": declared | blanks, "required": [key for key in declared if key in required]}
+        if self.forms != "none":
+            empty = {key: {"anyOf": [declared[key], {"type": "null"}]} for key in blanks(tool, self.forms)}
+            required = {*arguments.get("required", ()), *empty}
+            arguments |= {"properties": declared | empty, "required": [key for key in declared if key in required]}
         shape = {
             "x-guidance": JSON_SPACES,
             "type": "object",

@@ -21,7 +21,7 @@ from toolformer.schemas.dialects import (
     tool_from_openai,
 )
 from toolformer.schemas.fitting import fits
-from toolformer.schemas.forms import admits_null, filled, form, gaps
+from toolformer.schemas.forms import admits_null, blanks, filled, form, gaps
 from toolformer.schemas.shortening import Shortened, shorten
 from toolformer.schemas.type_text import TYPES, is_optional, type_to_schema
 
@@ -30,6 +30,7 @@ __all__ = [
     "Schema",
     "Shortened",
     "admits_null",
+    "blanks",
     "canonical",
     "fits",
     "filled",

@@ -1,6 +1,7 @@
-"""In: a call and its tool. Out: the call as a form with every parameter, null where no value is said; and back.
+"""In: a call and its tool. Out: the call as a form, null where no value is said; and back.
 
-Parameters whose schema has null among its values keep it as a value: of them a form has those alone that are set.
+A form has the required parameters and those that are said, or all of them. Parameters whose schema has null among its
+values keep it as a value: of them a form has those alone that are set.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ from toolformer.records import Tool, ToolCall
 from toolformer.schemas.checking import Schema, kinds_of, parameters_of, required_of
 
 
-def form(call: ToolCall, tool: Tool) -> ToolCall:
-    """The call with every parameter, in the schema's order."""
+def form(call: ToolCall, tool: Tool, kind: str = "all") -> ToolCall:
+    """The call with its required parameters, or ``all``, in the schema's order."""
     declared, given = parameters_of(tool), call.arguments
-    every = {key: given.get(key) for key, schema in declared.items() if key in given or not admits_null(schema)}
+    every = {key: given.get(key) for key in declared if key in given or key in blanks(tool, kind)}
     return replace(call, arguments=every | {key: value for key, value in given.items() if key not in declared})
+
+
+def blanks(tool: Tool, kind: str) -> list[str]:
+    """The parameters that may be null in a form though their schema knows no null: the required ones, or ``all``."""
+    declared = parameters_of(tool)
+    keys = required_of(tool) if kind == "required" else declared
+    return [key for key in keys if not admits_null(declared.get(key, {}))]
 
 
 def filled(call: ToolCall, tool: Tool) -> ToolCall:
@@ -27,9 +35,8 @@ def filled(call: ToolCall, tool: Tool) -> ToolCall:
 
 def gaps(call: ToolCall, tool: Tool) -> list[str]:
     """Required parameters without a value: the call is a draft."""
-    declared = parameters_of(tool)
-    empty = [key for key in required_of(tool) if key in call.arguments and call.arguments[key] is None]
-    return [key for key in empty if not admits_null(declared.get(key, {}))]
+    given = call.arguments
+    return [key for key in blanks(tool, "required") if key in given and given[key] is None]
 
 
 def admits_null(schema: Schema) -> bool:
