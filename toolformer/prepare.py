@@ -27,6 +27,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
 
     from toolformer.data.download import SGD_FILES, SGD_URL, fetch, listing
     from toolformer.data.sources import sgd
+    from toolformer.reporting.card import write_card
 
     if "sgd" in cfg.corpus.get("sources", ["sgd"]):
         try:
@@ -46,6 +47,9 @@ def main(cfg: DictConfig, folder: Path) -> None:
         parts = ", ".join(f"{count:,} {stratum}" for stratum, count in sorted(strata.items()))
         print(f"{split:<14} {info['rows'][split]:>7,} rows: {parts}")
     print(f"{info['tools']} tools in all wordings; set aside and why: {folder / 'corpus.json'}")
+    if "statistics" in info:
+        page = corpus.folder / "card.html"
+        print(f"data card: {page if page.is_file() else write_card(corpus.folder, info)}")
     print(f"corpus: {corpus.folder} (fingerprint {corpus.fingerprint})")
 
 

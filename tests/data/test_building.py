@@ -349,3 +349,54 @@ def test_the_published_evaluation_files_are_refused(tmp_path):
 def test_what_is_not_there_is_named(root, tmp_path, uses, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         build(root, tmp_path, uses=uses)
+
+
+# ---- real rows
+
+
+def real_part(real_data: Path, folder: Path) -> Path:
+    """Every source; of the dialogues, which are many, a few files."""
+    folder.mkdir()
+    for source in real_data.iterdir():
+        if source.is_dir() and source.name != "sgd":
+            (folder / source.name).symlink_to(source)
+    for split, count in {"train": 3, "dev": 1, "test": 3}.items():
+        (folder / "sgd" / split).mkdir(parents=True)
+        (folder / "sgd" / split / "schema.json").symlink_to(real_data / "sgd" / split / "schema.json")
+        paths = sorted((real_data / "sgd" / split).glob("dialogues_*"))
+        for path in paths[:: len(paths) // count]:
+            (folder / "sgd" / split / path.name).symlink_to(path)
+    (folder / "sgd/sgd_x").symlink_to(real_data / "sgd/sgd_x")
+    return folder
+
+
+def test_the_real_corpus_keeps_its_promises(real_data, tmp_path):
+    """All sources as conf/corpus/real.yaml uses them."""
+    import hydra
+    from hydra.utils import instantiate
+
+    from toolformer.cli import CONF
+
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        overrides = [f"corpus.root={real_part(real_data, tmp_path / 'data')}", f"paths.outputs={tmp_path}"]
+        cfg = hydra.compose("prepare", [*overrides, "workers=2", "progress=false"])
+    corpus = instantiate(cfg.corpus, _convert_="object").build()
+    nothing_leaks(corpus, 0.5)
+    every_row_is_accounted_for(corpus)
+    gold_scores_one(corpus)
+    offers_are_as_asked(corpus, 20)
+    there = {source["name"]: source["rows_there"] for source in corpus.info["sources"]}
+    documented = {
+        "xlam": 850,
+        "seal_tools": 700 + 700 + 654,
+        "api_bank": 907 + 338,
+        "stabletoolbench": 765,
+        "bfcl": 3103,
+    }
+    documented |= {"metatool": 20_614 + 497 + 995 + 1_040, "snips": 13_784 + 700, "clinc150": 22_500 + 1_200}
+    documented |= {"nlu_evaluation_data": 9_960 + 1_076}
+    assert there | documented == there
+    strata = corpus.info["strata"]["test_unseen"]
+    assert strata["new_source"] == 765 and strata["new_domain"] > 50 and strata["same_domain"] > 800
+    bfcl = Counter(row.id.split("/")[1] for row in corpus.split("test_bfcl"))
+    assert len(bfcl) >= 8 and sum(bfcl.values()) > 3000

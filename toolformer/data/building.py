@@ -29,6 +29,7 @@ from toolformer.data.reading import Job, read_all
 from toolformer.data.rules import ORDER, Rules, Use
 from toolformer.data.sources.source import Source
 from toolformer.data.splitting import USES, Pile, Splits, read_splits, split_rows, write_splits
+from toolformer.data.statistics import statistics
 from toolformer.data.steps import alone, made
 from toolformer.data.tables import mapped
 
@@ -180,6 +181,7 @@ class Builder:
                 "rules": asdict(self.rules),
                 "strata": {split: dict(sum(counts.values(), Counter())) for split, counts in found.items()},
                 "audit": audit_folder(part, list(batches), self.rules.near),
+                "statistics": statistics(part, list(batches)),
             }
 
         return write_tables(folder, catalog.tools, batches, meta, dict(zip(by_id, kin, strict=True)))
