@@ -30,7 +30,7 @@ class Prompts:
     Args:
         tokenizer: any fast tokenizer that has ChatML's marks and ``<tool_call>`` as single tokens.
         schema_limit: tokens of one schema; a longer one loses descriptions as ``schemas.shorten`` documents, and is
-            counted in ``report``.
+            counted in ``report``; names and types stay, and are counted where they alone are over the limit.
         length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted. A
             system message and the last turn always stay.
         forms: ``none``, or which parameters a call has when it is written: ``required`` ones or ``all`` (``written``).
@@ -79,6 +79,7 @@ class Prompts:
             self.report["schemas_shortened"] += 1
             self.report["schema_parts_dropped"] += len(short.dropped)
             ids = self.ids(short.text)
+            self.report["schemas_over_limit"] += len(ids) > self.schema_limit
         return tuple(ids)
 
     def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
