@@ -165,7 +165,6 @@ def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
     from toolformer.stages.curve import Curve
 
     loggers: list[Any] = [Curve(folder)]
-    loggers[0].begin()
     if cfg.logger.wandb is not None:
         id_ = f"{folder.parent.name}-{folder.name}"
         loggers.append(instantiate(cfg.logger.wandb, name=id_, id=id_, resume="allow", save_dir=str(folder)))
