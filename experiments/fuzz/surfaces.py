@@ -217,7 +217,7 @@ def _type_text(rng: Random) -> str:
 # --- the corpus reader ------------------------------------------------------------------------------------------------
 
 PING = {"name": "ping", "description": "Ping.", "parameters": {"properties": {"host": {"type": "str"}}}}
-CALL = {"name": "ping", "arguments": {"host": "a.org"}}
+CALL: dict[str, Any] = {"name": "ping", "arguments": {"host": "a.org"}}
 LINES: list[dict[str, Any]] = [
     {"tools": [PING, MCP], "messages": [{"role": "user", "content": "ping a.org"}], "calls": [CALL], "id": "one"},
     {
@@ -284,7 +284,9 @@ def _is_what_was_said(example: Example, tools: list[Tool], row: dict[str, Any]) 
 
 def _corpus_folder(folder: Path) -> Once:
     tool = tool_from_openai(PING, PLACE)
-    example = Example("r1", (Message("user", "ping a.org"),), (tool.id,), (ToolCall(**CALL),), "", "own")
+    example = Example(
+        "r1", (Message("user", "ping a.org"),), (tool.id,), (ToolCall(CALL["name"], CALL["arguments"]),), "", "own"
+    )
     other = Example("r2", (Message("user", "hi"),), (tool.id,), (), "hello", "own", "small_talk", "p1")
     written = write_corpus(folder, [tool], {"train": [example, other], "validation": [other]}, {"sources": ["own"]})
     right = {name: list(written.split(name)) for name in ("train", "validation")}
