@@ -137,7 +137,7 @@ def write_run(folder: Path, *, seed: int = 0, rows: int = 20, reads: bool = True
     if "training" in parts:
         for name, (losses, steps) in STAGES.items():
             write_stage(folder / name, losses, steps, rng)
-            (folder / name / "finished.json").write_text(json.dumps({"steps": steps}))
+            (folder / name / "finished.json").write_text(json.dumps({"steps": steps, "starts": 1}))
     (folder / "evaluation").mkdir()
     if "metrics" in parts:
         for path in (folder / "metrics.json", folder / "evaluation/metrics.json"):

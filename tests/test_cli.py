@@ -201,10 +201,21 @@ def test_a_sweep_runs_each_job_in_the_folder_of_its_settings(capsys):
     assert len(folders()) == 4
 
 
+def test_a_flag_may_stand_between_settings():
+    command(["seed=1", "--multirun", "model.num_gists=2,4"])
+    assert len(folders()) == 2
+
+
 def test_one_failed_job_does_not_stop_the_others(capsys):
     line = refused(capsys, "--multirun", "seed=1,13,2")
     assert line.startswith("error: job 1 (outputs/curriculum-") and line.endswith("the seed is 13; choose another")
     assert len(folders()) == 2
+
+
+def test_a_job_that_ends_by_a_defect_does_not_stop_the_others_either():
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        command(["--multirun", "seed=1,14,2"])
+    assert len([name for name in folders() if (Path("outputs") / name / "result.txt").exists()]) == 2
 
 
 def test_a_sweep_file_is_a_sweep():

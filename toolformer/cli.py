@@ -74,7 +74,11 @@ def run(task: Task, config_name: str, arguments: list[str]) -> None:
         raise FileNotFoundError(f"{CONF}: no such folder; install from a clone (pip install -e .), which holds conf/")
     parser = get_args_parser()
     parser.error = lambda message: _refuse_flag(message)  # type: ignore[method-assign]
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    flags = list(arguments)
+    for override in args.overrides:
+        flags.remove(override)
+    arguments = [*flags, *args.overrides]  # Hydra reads them only where no flag stands between settings
     name = args.config_name or config_name
     if not args.hydra_help and not args.shell_completion:
         searchpath = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
@@ -96,13 +100,14 @@ def run(task: Task, config_name: str, arguments: list[str]) -> None:
 def _job(task: Task, failures: list[BaseException]) -> Callable[[DictConfig], None]:
     """One job of Hydra's. A failed one says so and is put into ``failures``; the other jobs of a sweep go on."""
     parent = os.getpid()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # its tips and device lists
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> None:
         state = HydraConfig.get()
         folder = Path(state.runtime.output_dir)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        quiet = logging.getLogger("lightning.pytorch.utilities.rank_zero")  # its tips and device lists
+        quiet.setLevel(logging.WARNING)
         try:
             with claimed(folder, cfg):
                 for key in [key for key, value in flatten(settings_of(cfg)).items() if value == "???"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from toolformer.cli import entry
-from toolformer.settings import FILE
+from toolformer.settings import FILE, LOCK
 
 
 @entry("report")
@@ -33,7 +33,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
         print(f"report: {write_report(str(run))}", flush=True)
     if len(runs) > 1:
         print(f"comparison: {write_comparison([str(run) for run in runs], folder)}", flush=True)
-    elif {path.name for path in folder.iterdir()} <= {FILE}:
+    elif {path.name for path in folder.iterdir()} <= {FILE, LOCK}:
         shutil.rmtree(folder)  # a single run's page lies in the run's own folder
 
 

@@ -30,7 +30,7 @@ class Stopped(SystemExit):
 
 
 class _Asked:
-    signal: signal.Signals | None = None
+    by: signal.Signals | None = None
     at = 0.0
     deferred = False
 
@@ -51,12 +51,12 @@ def ignore() -> None:
 
 def asked() -> bool:
     """Whether a signal is waiting."""
-    return _Asked.signal is not None
+    return _Asked.by is not None
 
 
 def stop(place: str, number: signal.Signals | None = None) -> Stopped:
     """What to raise at ``place``, such as ``after step 7``; the signal may have come to another process."""
-    name = number or _Asked.signal
+    name = number or _Asked.by
     reason = f"stopped by {name.name}" if name else "stopped with the other processes"
     return Stopped(f"{reason} {place}; {CONTINUE}", _code(name))
 
@@ -80,10 +80,10 @@ def _code(number: int | None) -> int:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    if _Asked.signal is not None:
+    if _Asked.by is not None:
         if time.monotonic() - _Asked.at > TOGETHER:
             os._exit(_code(number))
         return
-    _Asked.signal, _Asked.at = signal.Signals(number), time.monotonic()
+    _Asked.by, _Asked.at = signal.Signals(number), time.monotonic()
     if not _Asked.deferred:
         raise stop("outside of training")

@@ -146,7 +146,7 @@ def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | Non
             "take the tokenizer that was saved with the weights"
         )
     model.set_attn_implementation(cfg.attention)
-    return model, Prompts(tokenizer, **limits, drafts=model.config.drafts)
+    return model, Prompts(tokenizer, **limits, forms=model.config.forms)
 
 
 def check_shape(wanted: DictConfig, model: ToolFormerMicro, path: str) -> None:
@@ -165,7 +165,6 @@ def build_loggers(cfg: DictConfig, folder: Path) -> list[Any]:
     from toolformer.stages.curve import Curve
 
     loggers: list[Any] = [Curve(folder)]
-    loggers[0].begin()
     if cfg.logger.wandb is not None:
         id_ = f"{folder.parent.name}-{folder.name}"
         loggers.append(instantiate(cfg.logger.wandb, name=id_, id=id_, resume="allow", save_dir=str(folder)))

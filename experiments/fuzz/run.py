@@ -25,11 +25,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SHARES = {  # by how many inputs a second a surface can take
-    "call parser": 0.800,
-    "schema dialects": 0.110,
-    "corpus reader": 0.060,
-    "grammar builder": 0.026,
-    "checkpoint reader": 0.004,
+    "call parser": 0.9800,
+    "schema dialects": 0.0120,
+    "corpus reader": 0.0050,
+    "grammar builder": 0.0025,
+    "checkpoint reader": 0.0005,
 }
 SECONDS = 10.0  # that one input may take
 FINDINGS = ("crash", "hang", "wrong", "other error")
@@ -61,8 +61,10 @@ def main() -> None:
     found = sum(counts["outcomes"].get(kind, 0) for counts in surfaces.values() for kind in FINDINGS)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {"commit": commit, "seed": args.seed, "inputs": total, "findings": found, "surfaces": surfaces}
+    lines = [line(name, counts) for name, counts in surfaces.items()] + [f"{total:,} inputs, {found} findings"]
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{total:,} inputs, {found} findings")
+    (HERE / "output.txt").write_text("\n".join(lines) + "\n")
+    print(lines[-1])
 
 
 def in_a_process(name: str, inputs: int, seed: int) -> dict[str, Any]:
@@ -86,8 +88,15 @@ def in_a_process(name: str, inputs: int, seed: int) -> dict[str, Any]:
                 findings.append(f"{at}: the process ended with {done.returncode}")
                 at += 1
     seconds = round(time.monotonic() - started)
-    print(f"{name:18} {dict(outcomes)}  {seconds} s", *findings[:5], sep="\n  ", flush=True)
-    return {"outcomes": dict(sorted(outcomes.items())), "seconds": seconds, "findings": findings[:20]}
+    counts = {"outcomes": dict(sorted(outcomes.items())), "seconds": seconds, "findings": findings[:20]}
+    print(line(name, counts), *findings[:5], sep="\n  ", flush=True)
+    return counts
+
+
+def line(name: str, counts: dict[str, Any]) -> str:
+    """The counts of a surface as they are printed."""
+    said = ", ".join(f"{number:,} {kind}" for kind, number in counts["outcomes"].items())
+    return f"{name:18} {said} in {counts['seconds']:,} s"
 
 
 def try_all(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -115,9 +124,8 @@ def outcome(name: str, seed: int, index: int, folder: Path) -> tuple[str, str]:
     if name not in MADE:
         warnings.simplefilter("ignore")
         MADE[name] = SURFACES[name](folder)
-        signal.signal(signal.SIGALRM, _hang)
     faulthandler.dump_traceback_later(6 * SECONDS, exit=True)  # what never comes back to Python ends the process
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    handler, timer = signal.signal(signal.SIGALRM, _hang), signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         return MADE[name](Random(f"{seed} {name} {index}")), ""
     except Hang:
@@ -127,7 +135,8 @@ def outcome(name: str, seed: int, index: int, folder: Path) -> tuple[str, str]:
     except Exception as error:
         return "other error", f"{type(error).__name__}: {error}"[:300]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
         faulthandler.cancel_dump_traceback_later()
 
 

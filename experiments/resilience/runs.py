@@ -81,7 +81,7 @@ def _run(arguments: list[str], log: Path, inject: Callable[[], None] | None, env
     main(arguments)
 
 
-def wait(process: BaseProcess, seconds: float = 120) -> int:
+def wait(process: BaseProcess, seconds: float = 600) -> int:
     """Its exit code; negative where a signal ended it. One that takes longer than ``seconds`` is an error."""
     process.join(seconds)
     if process.exitcode is None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from data.sparse_product import alike, shingles
 from jsonschema.protocols import Validator
 
-from toolformer.data.audit import alike, shingles
 from toolformer.data.toolworld import ToolWorld
 from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION, cut_noun, fill
 from toolformer.data.toolworld.requests import words_of

@@ -1,4 +1,4 @@
-"""In: judged rows of several sources. Out: whether each is counted in its groups, and arguments only where gold has them."""
+"""In: judged rows of several sources. Out: whether each is counted in its groups, its arguments where gold has some."""
 
 from toolformer.evaluation.breakdown import breakdown
 from toolformer.metrics import Row, row_outcome, summary

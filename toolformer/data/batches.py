@@ -92,18 +92,20 @@ def collate_calls(
     prompt_ids, sequences, labels, starts, targets, index, focus = [], [], [], [], [], [], []
     written = []
     for i, (example, row_tools) in enumerate(rows):
-        answer = prompts.answer(example)
+        answer = prompts.answer(example, row_tools)
         prompt = prompts.prompt(example.messages, room=len(answer))
         written.append((prompt, answer, example, row_tools, i not in unaided))
     for prompt, answer, example, row_tools, aided in sorted(written, key=lambda row: len(row[0]) + len(row[1])):
         slot = {tool.name: 1 + j for j, tool in enumerate(row_tools)}
-        calls, ends = prompts.written(example), prompts.call_ends(example)
+        calls, ends = prompts.written(example, row_tools), prompts.call_ends(example, row_tools)
         prompt_ids.append(prompt)
         sequences.append([*prompt, *answer])
         labels.append([-100] * len(prompt) + answer)
         starts.append([len(prompt) - 1, *(len(prompt) + end for end in ends)])
         targets.append([*(slot[call.name] for call in calls), 0])
-        begins = [start + 1 for start in starts[-1]] if aided else [len(prompt) + n for n in prompts.name_ends(example)]
+        begins = [start + 1 for start in starts[-1]]
+        if not aided:
+            begins = [len(prompt) + n for n in prompts.name_ends(example, row_tools)]
         seen = [ALL] * len(sequences[-1])
         if aided:
             read = len(prompt) if calls else len(seen)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from toolformer.data.corpus import Kin
 from toolformer.data.near import clusters, grams, joined
+from toolformer.data.tables import pc
 from toolformer.records import Tool, tool_from_json
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from toolformer.data.corpus import Corpus, digest, reword
+from toolformer.data.corpus import Corpus, reword
 from toolformer.data.mixture import Mixture
 from toolformer.data.negatives import Negatives
 from toolformer.data.offers import ALIKE, Offers, without_tool
@@ -120,8 +120,8 @@ class CorpusRows:
         return Offers(list(self.corpus.tools.values()), list(self.corpus.kin.values()), rules, as_upstream=fixed)
 
     def fingerprints(self) -> dict[str, str]:
-        """Of the corpus folder's tables."""
-        return {path.name: digest(path) for path in sorted(self.corpus.folder.glob("*.parquet"))}
+        """The corpus's own, whose files are held to it whenever they are read."""
+        return {"corpus": self.corpus.fingerprint}
 
     def _family(self, id_: str) -> str:
         return self.corpus.kin[id_].family

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet
 
 from toolformer.data.corpus import ROWS, decoded
@@ -20,7 +19,7 @@ from toolformer.data.offers import Offers
 from toolformer.data.reading import ASIDE
 from toolformer.data.rules import ORDER
 from toolformer.data.splitting import TRAINED, Pile, Splits
-from toolformer.data.tables import mapped
+from toolformer.data.tables import mapped, pc
 from toolformer.records import Example
 
 

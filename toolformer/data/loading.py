@@ -34,7 +34,7 @@ class RowSource(Protocol):
         """The first ``rows`` of a frozen split (validation, test_seen, test_held_out, test_unseen), and their tools."""
 
     def fingerprints(self) -> dict[str, str]:
-        """Each data file's name and a digest of its content: a run goes on with the data that it began with."""
+        """Names and digests of the data: a run goes on with what it began with."""
 
 
 def split_rows(source: RowSource, name: str, rows: int) -> Rows:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from toolformer.data.tables import one_array
+from toolformer.data.tables import one_array, pc
 
 CYCLE = 1024
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from toolformer.calls import OPEN, render
 from toolformer.records import Example, Message, Tool, ToolCall
-from toolformer.schemas import shorten
+from toolformer.schemas import form, shorten
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -30,10 +30,10 @@ class Prompts:
     Args:
         tokenizer: any fast tokenizer that has ChatML's marks and ``<tool_call>`` as single tokens.
         schema_limit: tokens of one schema; a longer one loses descriptions as ``schemas.shorten`` documents, and is
-            counted in ``report``.
+            counted in ``report``; names and types stay, and are counted where they alone are over the limit.
         length_limit: tokens of prompt and answer; a longer conversation loses its oldest turns, and is counted. A
             system message and the last turn always stay.
-        drafts: where a required value is lacking, the answer begins with the call as far as it goes (``written``).
+        forms: ``none``, or which parameters a call has when it is written: ``required`` ones or ``all`` (``written``).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Prompts:
         *,
         schema_limit: int = 256,
         length_limit: int = 2048,
-        drafts: bool = False,
+        forms: str = "none",
     ):
         marks = {mark: tokenizer.encode(mark, add_special_tokens=False) for mark in MARKS}
         lost = [mark for mark, ids in marks.items() if tokenizer.convert_ids_to_tokens(ids) != [mark]]
@@ -54,7 +54,7 @@ class Prompts:
         if not tokenizer.chat_template:
             tokenizer.chat_template = CHATML
         self.tokenizer, self.schema_limit, self.length_limit = tokenizer, schema_limit, length_limit
-        self.drafts = drafts
+        self.forms = forms
         self.end, self.call_open, self.call_close = (marks[mark][0] for mark in MARKS[1:])
         self.rebuild = self.ids("<|im_start|>tool\n")  # what stands before a schema that is to be rebuilt
         self.report: Counter[str] = Counter()
@@ -79,6 +79,7 @@ class Prompts:
             self.report["schemas_shortened"] += 1
             self.report["schema_parts_dropped"] += len(short.dropped)
             ids = self.ids(short.text)
+            self.report["schemas_over_limit"] += len(ids) > self.schema_limit
         return tuple(ids)
 
     def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
@@ -99,30 +100,35 @@ class Prompts:
             self.report["turns_dropped"] += 1
             del turns[oldest]
 
-    def written(self, example: Example) -> tuple[ToolCall, ...]:
-        """The calls that the answer writes: the right ones, or the draft of one whose gaps show why it is not made.
+    def written(self, example: Example, tools: Sequence[Tool] = ()) -> tuple[ToolCall, ...]:
+        """The calls that the answer writes: the right ones; as forms, or as a draft where a value is lacking.
 
-        Whether a value is there is then learned where it would stand, and not as a feeling about the whole request.
+        A form has null where nobody has said a value. Whether one was said is then learned for each parameter where its
+        value would stand, and not as a feeling about the whole request.
         """
-        return (example.draft,) if self.drafts and example.draft is not None else example.calls
+        if self.forms == "none":
+            return example.calls
+        by_name = {tool.name: tool for tool in tools}
+        calls = example.calls if example.draft is None else (example.draft,)
+        return tuple(form(call, by_name[call.name], self.forms) for call in calls)
 
-    def answer(self, example: Example) -> list[int]:
-        """The calls, the reply, or a draft and the reply; and the end mark."""
-        parts = [render(self.written(example)), "" if example.calls else example.reply]
+    def answer(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
+        """The calls, the reply, or a draft and the reply; and the end mark. ``tools`` are those on offer."""
+        parts = [render(self.written(example, tools)), "" if example.calls else example.reply]
         return [*self.ids("\n".join(filter(None, parts))), self.end]
 
-    def name_ends(self, example: Example) -> list[int]:
+    def name_ends(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """Where in ``answer`` the first token stands that is behind the name, for each call."""
-        calls = self.written(example)
+        calls = self.written(example, tools)
         before = [render(calls[:n]) + "\n" * (n > 0) for n in range(len(calls))]
         return [
             len(self.ids(f'{text}{OPEN}\n{{"name": {json.dumps(call.name, ensure_ascii=False)[:-1]}'))
             for text, call in zip(before, calls, strict=True)
         ]
 
-    def call_ends(self, example: Example) -> list[int]:
+    def call_ends(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """Where in ``answer`` each call closes; not by looking for the mark, which an argument may hold as text."""
-        calls = self.written(example)
+        calls = self.written(example, tools)
         return [len(self.ids(render(calls[: n + 1]))) - 1 for n in range(len(calls))]
 
 

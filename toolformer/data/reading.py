@@ -138,6 +138,7 @@ def read_source(source: Source, folder: Path, out: Path, progress: Callable[[int
                 try:
                     row = row if isinstance(row, SetAside) else tools.checked(row)
                 except Unfit as unfit:
+                    assert isinstance(row, Found)
                     text = json.dumps(example_to_json(row.example), default=str)
                     row = SetAside(row.place, unfit.reason, text)
                 if isinstance(row, SetAside):

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from toolformer.data.catalog import Catalog, codes
 from toolformer.data.near import ODD, Grams, alike, clusters, joined, ranges
 from toolformer.data.reading import gram_sets
 from toolformer.data.rules import ORDER, Rules, Use
-from toolformer.data.tables import one_array
+from toolformer.data.tables import one_array, pc
 
 TRAINED, VALIDATION, UNSEEN, RESERVED = range(4)  # what a group of tools is for, as in ``Kin.use``
 USES = ("trained", "validation", "unseen", "evaluation")

@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported: no checker knows them
 PORTION = 4096  # rows in a record batch: the same bytes however many are added at a time
 
 

@@ -81,6 +81,7 @@ def from_rows(source: RowSource, *, vocab_size: int = 2048, spaces: str = "isola
         batch = source.batch(step, batch_size=32, pool_size=24, tools_per_request=8)
         for example, tools in mask_rows(batch, 0.3, random.Random(step)):
             texts.update(dict.fromkeys(message.content for message in example.messages))
-            texts[render(example.calls or [example.draft]) if example.calls or example.draft else example.reply] = None
+            calls = example.calls if example.draft is None else [example.draft]
+            texts[render(calls) if calls else example.reply] = None
             texts.update(dict.fromkeys(tool.text for tool in tools))
     return train_tokenizer(texts, vocab_size=vocab_size, spaces=spaces)

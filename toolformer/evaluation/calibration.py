@@ -26,7 +26,7 @@ def calibrate(engine: Engine, rows: Rows, *, most_false: float = 0.1) -> dict[st
     Raises:
         ValueError: the rows hold no call, or nothing but calls.
     """
-    if engine.model.config.drafts:
+    if engine.model.config.forms != "none":
         rows = [(example, tools) for example, tools in rows if example.draft is None]
     gold = np.array([bool(example.calls) for example, _ in rows])
     if gold.all() or not gold.any():

@@ -156,7 +156,7 @@ def load(path: str | Path) -> tuple[ToolFormerMicro, Prompts]:
         )
     split = (run_settings(path) or {}).get("split", {})
     limits = {key: split[key] for key in ("schema_limit", "length_limit") if key in split}
-    return model, Prompts(tokenizer, **limits, drafts=model.config.drafts)
+    return model, Prompts(tokenizer, **limits, forms=model.config.forms)
 
 
 def find_backbone(path: str | Path) -> Path:

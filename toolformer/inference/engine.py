@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
-from toolformer.calls import OPEN, Malformed, parse
+from toolformer.calls import OPEN, Malformed, parse, render
 from toolformer.data.batches import ALL, pad
 from toolformer.data.prompts import Prompts
 from toolformer.inference.grammar import Grammar
 from toolformer.model.modeling import GistCache, ToolFormerMicro
 from toolformer.records import Message, Tool
-from toolformer.schemas import gaps
+from toolformer.schemas import filled, gaps
 
 Decoding = Literal["free", "constrained", "pointed"]
 DECODINGS: tuple[Decoding, ...] = ("free", "constrained", "pointed")
@@ -90,7 +90,7 @@ class Engine:
     def grammar(self) -> Grammar:
         """Built when first needed."""
         if self._grammar is None:
-            marks = {"end": self.prompts.end, "drafts": self.model.config.drafts}
+            marks = {"end": self.prompts.end, "forms": self.model.config.forms}
             self._grammar = Grammar(self.prompts.tokenizer, self.vocab_size, **marks)
         return self._grammar
 
@@ -229,35 +229,29 @@ class _Writing:
         return self.answers
 
     def _settle(self, answer: Answer, tools: Sequence[Tool]) -> None:
-        """The text of an answer. Drafts are no calls: they are taken out, and what was said after them is the reply."""
+        """The text of an answer: of forms the calls that they stand for; of drafts what was said after them."""
         tokens = answer.tokens[:-1] if answer.finished else answer.tokens
-        if not self.model.config.drafts:
-            answer.text = self._text(tokens)
+        answer.text = self._text(tokens)
+        if self.model.config.forms == "none":
             return
+        by_name = {tool.name: tool for tool in tools}
         made, after = [], 0
         for at in [i for i, token in enumerate(tokens) if token == self.engine.prompts.call_close]:
             written = self._text(tokens[after : at + 1])
-            asked = self._lacking(written, tools)
-            answer.asked += asked
-            made += [] if asked else [written]
+            calls = parse(written)
+            if isinstance(calls, Malformed) or any(call.name not in by_name for call in calls):
+                made.append(written.strip())
+            else:
+                lacking = [key for call in calls for key in gaps(call, by_name[call.name])]
+                made += [] if lacking else [render([filled(call, by_name[call.name]) for call in calls])]
+                answer.asked += lacking
             after = at + 1
-        if not answer.asked:
-            answer.text = self._text(tokens)
-        else:
-            answer.text = "\n".join(map(str.strip, made)) if made else self._text(tokens[after:]).strip()
+        rest = self._text(tokens[after:]).strip()
+        if after:
+            answer.text = "\n".join([*made, *([] if made and (answer.asked or not rest) else [rest])])
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def _text(self, tokens: list[int]) -> str:
         return str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
-
-    def _lacking(self, written: str, tools: Sequence[Tool]) -> list[str]:
-        """The required parameters that a written call has no value for."""
-        by_name = {tool.name: tool for tool in tools}
-        calls = parse(written)
-        return (
-            []
-            if isinstance(calls, Malformed)
-            else [key for call in calls if call.name in by_name for key in gaps(call, by_name[call.name])]
-        )
 
     def start(self, rows: list[int]) -> _Batch:
         """A batch of which nothing has been read yet."""
@@ -370,14 +364,15 @@ class _Writing:
                 self.matchers[row] = grammar.call(tools[pick - 1], first=self.calls[row] == 0)
                 self.calls[row] += 1
             else:
-                asked = self.calls[row] and self.model.config.drafts and self._drafted(row)
+                asked = self.calls[row] and self.model.config.forms != "none" and self._drafted(row)
                 self.matchers[row] = grammar.reply(first=not asked) if asked or self.calls[row] == 0 else None
                 self.calls[row] = self.engine.most_calls + 1  # no further decision
 
     def _drafted(self, row: int) -> bool:
         """Whether the call just written lacks a value."""
-        written = self._text(self.answers[row].tokens)
-        return bool(self._lacking(OPEN + written.rpartition(OPEN)[2], self.requests[row].tools))
+        calls = parse(OPEN + self._text(self.answers[row].tokens).rpartition(OPEN)[2])
+        by_name = {tool.name: tool for tool in self.requests[row].tools}
+        return not isinstance(calls, Malformed) and any(gaps(call, by_name[call.name]) for call in calls)
 
     def _may_start(self, row: int) -> bool:
         if self.ended[row] or self.calls[row] > self.engine.most_calls:

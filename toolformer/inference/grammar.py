@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolformer.calls import CLOSE, OPEN
 from toolformer.records import Tool
-from toolformer.schemas import admits_null
+from toolformer.schemas import blanks
 from toolformer.schemas.type_text import kind_of
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
@@ -35,13 +35,14 @@ class Grammar:
         tokenizer: the model's fast tokenizer.
         vocab_size: columns of the logits (may exceed the tokenizer's length).
         end: the token that ends an answer (Qwen2.5's base tokenizer has another ``eos_token`` than its chats end with).
-        drafts: required values may be null, and a reply may follow the calls (``Prompts.written``).
+        forms: unless ``none``, calls have every parameter of a form (``required`` or ``all``), null where no value was
+            said, and a reply may follow them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int, drafts: bool = False):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, *, end: int, forms: str = "none"):
         self.lexer: LLTokenizer = from_tokenizer(cast(Any, tokenizer), n_vocab=vocab_size, eos_token=end)
         self.words = (vocab_size + 31) // 32
-        self.drafts = drafts
+        self.forms = forms
         self._one = lru_cache(maxsize=4096)(self._one_call)
         self._kept = lru_cache(maxsize=1024)(self._matcher)  # compiling takes 2 ms, a copy 4 us
 
@@ -64,7 +65,7 @@ class Grammar:
         if tools:
             names = " | ".join(f"t{i}" for i in range(len(tools)))
             more = f' ("\\n" call){{0,{most_calls - 1}}}' if most_calls > 1 else ""
-            start = f"call{more}{f' ({NEW_LINE}TEXT)?' if self.drafts else ''} | TEXT"
+            start = f"call{more}{f' ({NEW_LINE}TEXT)?' if self.forms != 'none' else ''} | TEXT"
             rules.insert(0, f"call: {names}")
         return self._kept("\n".join([f"start: {start}", TEXT_RULE, *rules])).deep_copy()
 
@@ -96,9 +97,10 @@ class Grammar:
     def _one_call(self, tool: Tool) -> str:
         arguments = _closed(tool.parameters)
         declared = arguments.get("properties", {})
-        if self.drafts:
-            required = [key for key in arguments.get("required", ()) if not admits_null(declared.get(key, {}))]
-            declared |= {key: {"anyOf": [declared[key], {"type": "null"}]} for key in required}
+        if self.forms != "none":
+            empty = {key: {"anyOf": [declared[key], {"type": "null"}]} for key in blanks(tool, self.forms)}
+            required = {*arguments.get("required", ()), *empty}
+            arguments |= {"properties": declared | empty, "required": [key for key in declared if key in required]}
         shape = {
             "x-guidance": JSON_SPACES,
             "type": "object",

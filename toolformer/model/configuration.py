@@ -13,6 +13,7 @@ CHOICES = {
     "gate": ("tanh", "none"),
     "encoder_attention": ("causal", "bidirectional"),
     "pointer_query": ("decoder", "encoder", "both"),
+    "forms": ("none", "required", "all"),
 }
 COUNTS = (
     "vocab_size",
@@ -29,7 +30,7 @@ COUNTS = (
     "pointer_size",
 )
 
-SWITCHES = ("pooling_segments", "no_tool_gist", "copy_head", "pointer", "focus", "drafts", "tie_word_embeddings")
+SWITCHES = ("pooling_segments", "no_tool_gist", "copy_head", "pointer", "focus", "tie_word_embeddings")
 
 
 class ToolFormerConfig(Qwen2Config):
@@ -53,8 +54,8 @@ class ToolFormerConfig(Qwen2Config):
         pointer_query: where the pointer's query comes from: the decoder's state, the encoded request, or their sum.
         focus: where a call is written, the decoder sees the gists of one tool alone: of the one that the pointer chose,
             or of the one that the call has named. What a call says then depends on no other tool.
-        drafts: a call whose required value nobody has said is begun all the same, with null in its place, and so is
-            found out to be a question.
+        forms: calls are written as forms, null where nobody has said a value: ``none``, ``required`` (those parameters,
+            and what was said), or ``all``. A call that lacks a required value is a draft: a question is asked instead.
         pointer_size: width of the space in which requests and tools meet.
         pointer_temperature: divides the cosine similarity (InfoNCE's tau).
     """
@@ -76,7 +77,7 @@ class ToolFormerConfig(Qwen2Config):
     pointer: bool = True
     pointer_query: str = "both"
     focus: bool = False
-    drafts: bool = False
+    forms: str = "none"
     pointer_size: int = 128
     pointer_temperature: float = 0.07
 

@@ -3,7 +3,7 @@
 Everything that has to know what a schema means: reading, checking, comparing by type, and shortening without silence.
 """
 
-from toolformer.schemas.checking import Schema, admits_null, gaps, parameters_of, required_of, validate
+from toolformer.schemas.checking import Schema, parameters_of, required_of, validate
 from toolformer.schemas.comparing import (
     item_schema,
     property_schema,
@@ -21,6 +21,7 @@ from toolformer.schemas.dialects import (
     tool_from_openai,
 )
 from toolformer.schemas.fitting import fits
+from toolformer.schemas.forms import admits_null, blanks, filled, form, gaps
 from toolformer.schemas.shortening import Shortened, shorten
 from toolformer.schemas.type_text import TYPES, is_optional, type_to_schema
 
@@ -29,8 +30,11 @@ __all__ = [
     "Schema",
     "Shortened",
     "admits_null",
+    "blanks",
     "canonical",
     "fits",
+    "filled",
+    "form",
     "gaps",
     "is_optional",
     "item_schema",

@@ -63,7 +63,8 @@ def _found(pattern: str, text: str) -> bool:
     import pyarrow
     import pyarrow.compute
 
+    compute: Any = pyarrow.compute  # its functions are made when it is imported: no checker knows them
     try:
-        return pyarrow.compute.match_substring_regex(pyarrow.scalar(text), pattern).as_py()
+        return compute.match_substring_regex(pyarrow.scalar(text), pattern).as_py()
     except pyarrow.ArrowInvalid:
         return True

@@ -27,10 +27,8 @@ def shorten(tool: Tool, count: Callable[[str], int], limit: int) -> Shortened:
     """The canonical text of ``tool`` in at most ``limit`` tokens (by ``count``), and all that was dropped for it.
 
     Dropped, from the tail, only as much as needed: parameter descriptions, then annotations (default, examples and
-    whatever else is not names, types or enums), then the tool's description, then enums. Names and types stay.
-
-    Raises:
-        ValueError: names and types alone are over the limit.
+    whatever else is not names, types or enums), then the tool's description, then enums. Names and types stay, also
+    where they alone are over the limit.
     """
     if count(tool.text) <= limit:
         return Shortened(tool.text, [])
@@ -45,9 +43,7 @@ def shorten(tool: Tool, count: Callable[[str], int], limit: int) -> Shortened:
         return _without(tool, steps[:drops]).text
 
     drops = bisect_left(range(len(steps) + 1), True, key=lambda n: count(text(n)) <= limit)
-    if drops > len(steps):
-        least = count(text(len(steps)))
-        raise ValueError(f"tool {tool.name!r}: names and types alone are {least} tokens; raise the limit of {limit}")
+    drops = min(drops, len(steps))
     return Shortened(text(drops), [".".join(map(str, path)) for path in steps[:drops]])
 
 

@@ -130,7 +130,7 @@ class Stage(L.LightningModule):
         means = torch.stack([torch.stack([found[name].float() for name in names]) for _, found in self._window]).mean(0)
         means = self.trainer.strategy.reduce(means, reduce_op="mean")
         spent, processes = max(time.perf_counter() - self._since, 1e-9), self.trainer.world_size
-        gates = [layer.cross_attn_gate for layer in self.model.decoder.layers]
+        gates: list[Any] = [layer.cross_attn_gate for layer in self.model.decoder.layers]
         row = {
             **dict(zip(names, means.tolist(), strict=True)),
             **{f"gate/layer_{i:02d}": opened(gate) for i, gate in enumerate(gates)},

@@ -21,13 +21,12 @@ class Curve(Logger):
 
     def __init__(self, folder: Path):
         super().__init__()
-        self.path = folder / "curve.jsonl"
+        self.path, self.begun = folder / "curve.jsonl", False
 
     name = property(lambda self: "curve")
     version = property(lambda self: "")
 
-    @rank_zero_only
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Notes that a process starts here, behind the last whole line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
@@ -42,6 +41,9 @@ class Curve(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """One line; ``epoch`` says nothing, as a stage is one."""
+        if not self.begun:  # not before: a run that is refused leaves no file
+            self._begin()
+            self.begun = True
         self._append({"step": step, **{key: value for key, value in metrics.items() if key != "epoch"}})
 
     def _append(self, row: dict[str, Any]) -> None:

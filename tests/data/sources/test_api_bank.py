@@ -14,6 +14,7 @@ from toolformer.data.sources.source import Found
 FOUND = "API-Request: [ToolSearcher(keywords='x')]->" + str(
     {"name": "Tide", "description": "d", "input_parameters": {"port": {"type": "str", "description": "p"}}}
 )
+KINDS = {"city": "str", "nights": "int", "day": "date", "view": "str"}
 CALLED = "API-Request: [Tide(port='Ems')]->{'metres': 3}"
 
 
@@ -29,8 +30,8 @@ def test_rows_are_found_or_set_aside(tmp_path: Path):
         (row(gold, FOUND), ""),
         (row(gold, FOUND, CALLED, FOUND), ""),
         (row("API-Request: [ToolSearcher(keywords='x')]", FOUND), "gold: a search for a tool"),
-        (row("API-Request: [Tide(port=New York)]", FOUND), "gold: a call that cannot be read"),
-        (row(gold, FOUND, CALLED.replace("'Ems'", "Ems")), "conversation: a call that cannot be read"),
+        (row("API-Request: [Tide(port=it's)]", FOUND), "gold: a call that cannot be read"),
+        (row(gold, FOUND, CALLED.replace("'Ems'", "'Ems")), "conversation: a call that cannot be read"),
         (row(gold), "gold: a tool that is not offered"),
         (row("API-Request: [Tide()]", FOUND), "gold: arguments that the schema refuses"),
         (row(gold, FOUND.replace("'str'", "str")), "tool: its schema cannot be read"),
@@ -52,6 +53,17 @@ def test_rows_are_found_or_set_aside(tmp_path: Path):
     assert (answer.calls, answer.reply, answer.id) == ((), "Three metres.", "api-bank/lv3-response-train/1")
 
 
+def test_bare_words_are_a_text(tmp_path: Path):
+    tool = repr({"name": "Stay", "description": "", "input_parameters": {k: {"type": t} for k, t in KINDS.items()}})
+    found = FOUND.partition("->")[0] + "->" + tool
+    gold = "API-Request: [Stay(city=New York, nights=3, day=2034-04-15, view='sea')]"
+    (tmp_path / "lv3-api-train.json").write_text(json.dumps([row(gold, found)]))
+    (tmp_path / "lv3-response-train.json").write_text("[]")
+    (stay,) = api_bank.read(tmp_path)
+    assert isinstance(stay, Found)
+    assert stay.example.calls[0].arguments == {"city": "New York", "nights": 3, "day": "2034-04-15", "view": "sea"}
+
+
 def test_call_text():
     calls = read_calls("""[A b.c(x="it's )", y=[true, None, {'k': -1.5}]), Tide (metric)(), D(z='a\\'b')]""", ["Tide (metric)"])  # fmt: skip  # noqa: E501
     assert [(c.name, c.arguments) for c in calls] == [
@@ -69,17 +81,18 @@ def test_real_rows(real_data: Path):
     found = list(api_bank.read(real_data / "api-bank"))
     rows = [f.example for f in found if isinstance(f, Found)]
     assert Counter("" if isinstance(f, Found) else f.reason for f in found if f.place.startswith("lv3-api")) == {
-        "": 293,
+        "": 380,
         "gold: a search for a tool": 462,
-        "gold: a call that cannot be read": 73,
-        "tool: its schema cannot be read": 51,
-        "conversation: a call that cannot be read": 25,
+        "tool: its schema cannot be read": 52,
         "gold: a tool that is not offered": 2,
         "gold: arguments that the schema refuses": 1,
+        "gold: a placeholder instead of a value": 8,
+        "gold: a call that cannot be read": 1,
+        "conversation: a call that cannot be read": 1,
     }
     assert Counter("" if isinstance(f, Found) else f.reason for f in found if f.place.startswith("lv3-res")) == {
-        "": 229,
-        "conversation: a call that cannot be read": 73,
-        "tool: its schema cannot be read": 36,
+        "": 300,
+        "tool: its schema cannot be read": 37,
+        "conversation: a call that cannot be read": 1,
     }
-    assert len({r.id for r in rows}) == len(rows) == 522
+    assert len({r.id for r in rows}) == len(rows) == 680

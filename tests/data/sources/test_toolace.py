@@ -5,6 +5,7 @@ from pathlib import Path
 
 from toolformer.data.sources import toolace
 from toolformer.data.sources.source import Found, SetAside
+from toolformer.records import Message
 
 TOOL = {
     "name": "Tide (metric)",
@@ -63,3 +64,33 @@ def test_what_is_broken_is_set_aside(tmp_path: Path):
     ]
     found = read(tmp_path, *(case for case, _ in cases))
     assert [f.reason for f in found if isinstance(f, SetAside)] == [reason for _, reason in cases]
+
+
+def test_the_time_that_is_stated_is_kept(tmp_path: Path):
+    said = conversation(USER, CALL)
+    said["system"] = "You compose calls. The current time is 2024-08-26 10:00:00." + said["system"]
+    (found,) = read(tmp_path, said)
+    assert isinstance(found, Found)
+    assert found.example.messages == (
+        Message("system", "The current time is 2024-08-26 10:00:00."),
+        Message("user", "Tide?"),
+    )
+
+
+def test_words_around_a_call_are_no_reply(tmp_path: Path):
+    found = read(
+        tmp_path,
+        conversation(
+            USER, ("assistant", 'I call it: [Tide (metric)(port="Ems")]'), ("tool", "3"), ("assistant", "Done.")
+        ),
+        conversation(USER, ("assistant", "Which port does Tide (metric) shall tell?")),
+    )
+    assert ["" if isinstance(f, Found) else f.reason for f in found] == ["answer: a call between words"] * 2 + [""]
+
+
+def test_arguments_may_be_named_as_python_may_not(tmp_path: Path):
+    tool = {"name": "trip", "description": "", "parameters": {"type": "dict", "properties": {"from": {}, "max-km": {}}}}
+    (found,) = read(
+        tmp_path, conversation(USER, ("assistant", "[trip(from='Ems', max-km=3)]"), tools=json.dumps([tool]))
+    )
+    assert isinstance(found, Found) and found.example.calls[0].arguments == {"from": "Ems", "max-km": 3}

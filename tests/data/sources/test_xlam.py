@@ -42,6 +42,10 @@ def test_rows_are_found_or_set_aside(tmp_path: Path):
         (line(13, GOOD, name="tides"), "gold: a tool that is not offered"),
         (line(14, {"port": "Ems", "days": float("nan")}), "row: text or values that JSON cannot hold"),
         (line(15, {"port": "\ud800"}), "row: text or values that JSON cannot hold"),
+        (line(23, {"port": "your_port"}), "gold: a placeholder instead of a value"),
+        (line(24, {"port": "<b>"}), "gold: a placeholder instead of a value"),
+        (line(25, {"port": "<b>"}, query="Is <b> a port?"), ""),
+        (line(26, {"port": " "}), "gold: a placeholder instead of a value"),
         (line(16, None), "gold: no call"),
         (line(17, GOOD, query=" "), "row: not as upstream"),
         (line(18, GOOD, [unknown]), "tool: its schema cannot be read"),
@@ -56,8 +60,8 @@ def test_rows_are_found_or_set_aside(tmp_path: Path):
     found = list(xlam.read(tmp_path))
     more = ["row: not as upstream", "", "row: not as upstream"]  # no UTF-8, and the two of the hub's file
     assert ["" if isinstance(f, Found) else f.reason for f in found] == [reason for _, reason in rows] + more
-    assert [found[0].place, found[-3].place, found[-1].place] == ["a.jsonl:1", "a.jsonl:19", f"{xlam.FULL}:2"]
-    assert found[16].text == "[" * 5000
+    assert [found[0].place, found[-3].place, found[-1].place] == ["a.jsonl:1", "a.jsonl:23", f"{xlam.FULL}:2"]
+    assert found[20].text == "[" * 5000
     first = found[0]
     assert first.example.calls == (ToolCall("tide", GOOD),)
     assert list(first.example.calls[0].arguments) == ["port", "days"]  # in the schema's order
@@ -77,8 +81,9 @@ def test_a_folder_without_files_is_named(tmp_path: Path):
 def test_real_rows(real_data: Path):
     found = list(xlam.read(real_data / "xlam-1000"))
     assert Counter("" if isinstance(f, Found) else f.reason for f in found) == {
-        "": 823,
+        "": 820,
         "gold: arguments that the schema refuses": 22,
         "tool: two of one name and two schemas": 5,
+        "gold: a placeholder instead of a value": 3,
     }
-    assert len({f.example.id for f in found if isinstance(f, Found)}) == 823
+    assert len({f.example.id for f in found if isinstance(f, Found)}) == 820

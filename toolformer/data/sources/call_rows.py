@@ -6,6 +6,7 @@ What sources of calls with arguments share: lines that may each be broken, tools
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -23,8 +24,11 @@ SCHEMA = "tool: its schema cannot be read"
 SAME_NAME = "tool: two of one name and two schemas"
 NAME = "gold: a tool that is not offered"
 UNDECLARED = "gold: an argument that its tool does not declare"
+PLACEHOLDER = "gold: a placeholder instead of a value"
 ARGUMENTS = "gold: arguments that the schema refuses"
 UNWRITABLE = "row: text or values that JSON cannot hold"
+
+_PLACEHOLDER = re.compile(r"\s*|<[^<>]+>|your_\w+")  # nothing, <trial_id of Trial A>, your_api_key
 
 
 class UnusableError(ValueError):
@@ -95,6 +99,9 @@ def fitting(found: Found) -> Found:
     """
     tools = {offered.tool.name: offered.tool for offered in found.offered}
     calls = tuple(_ordered(call, tools) for call in found.example.calls)
+    said = "\n".join(message.content for message in found.example.messages)
+    if any(_is_placeholder(value, said) for call in calls for value in call.arguments.values()):
+        raise UnusableError(PLACEHOLDER)
     example = replace(found.example, calls=calls)
     if not _writable(example, tools.values()):
         raise UnusableError(UNWRITABLE)
@@ -111,6 +118,13 @@ def _ordered(call: ToolCall, tools: Mapping[str, Tool]) -> ToolCall:
     if not set(call.arguments) <= set(declared):
         raise UnusableError(UNDECLARED)
     return replace(call, arguments={key: call.arguments[key] for key in declared if key in call.arguments})
+
+
+def _is_placeholder(value: Any, said: str) -> bool:
+    """Whether it stands for a value that nobody said; an HTML tag that was said looks like one and is none."""
+    if not isinstance(value, str) or not _PLACEHOLDER.fullmatch(value):
+        return False
+    return not value.strip() or value not in said
 
 
 def _writable(example: Example, tools: Any) -> bool:

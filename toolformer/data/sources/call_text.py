@@ -1,12 +1,14 @@
 """In: calls written like Python's, ``[Name(key='value'), Other(n=2)]``. Out: the calls.
 
-A name may be any text without brackets, or one of the names that the caller knows (``Tide (metric)``). Values are
-literals of Python or JSON; a bare word (``city=Bern``) is none.
+Names of tools and arguments may be what Python's may not (``Market Trends API``, ``from``, ``user-id``); a tool that
+the caller knows may have brackets in its name (``Tide (metric)``). Values are literals of Python or JSON; a bare word
+(``city=Bern``) is none.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +17,8 @@ from toolformer.data.sources.call_rows import UnusableError
 from toolformer.records import ToolCall
 
 UNREADABLE = "gold: a call that cannot be read"
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[()\[\]{},]|[^()\[\]{},'"]+""", re.DOTALL)
+_ARGUMENT = re.compile(r"\s*([^()\[\]{},='\"\s*]+)\s*=(.*)", re.DOTALL)
 _WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -28,54 +32,50 @@ def read_calls(text: str, names: Iterable[str] = ()) -> tuple[ToolCall, ...]:
     if not (text.startswith("[") and text.endswith("]")):
         raise UnusableError(UNREADABLE)
     known = sorted(names, key=len, reverse=True)
-    calls: list[ToolCall] = []
-    rest = text[1:-1].strip()
-    while rest:
-        name = next((name for name in known if rest.startswith(f"{name}(")), rest.partition("(")[0])
-        end = _end(rest, len(name))
-        calls.append(ToolCall(name.strip(), _arguments(rest[len(name) : end])))
-        rest = rest[end:].lstrip()
-        if rest and not rest.startswith(","):
+    calls = []
+    for part in map(str.strip, _parts(text[1:-1])):
+        name = next((name for name in known if part.startswith(f"{name}(")), part.partition("(")[0])
+        inside = part[len(name) :]
+        if not name.strip() or set(name) & set("[]{}'\"") or not (inside.startswith("(") and inside.endswith(")")):
             raise UnusableError(UNREADABLE)
-        rest = rest[1:].lstrip()
-    if not calls or any(not call.name or set(call.name) & set("[]{}'\"") for call in calls):
+        calls.append(ToolCall(name.strip(), _arguments(inside[1:-1])))
+    if not calls:
         raise UnusableError(UNREADABLE)
     return tuple(calls)
 
 
-def _end(text: str, at: int) -> int:
-    """Behind the bracket that closes the one at ``at``; brackets in quotes do not count."""
-    depth, quote = 0, ""
+def _parts(text: str) -> list[str]:
+    """The text, split at the commas outside brackets and quotes; white space behind the last one is no part."""
+    parts, start, at, depth = [], 0, 0, 0
     while at < len(text):
-        mark = text[at]
-        if quote:
-            at += mark == "\\"
-            quote = "" if mark == quote else quote
-        elif mark in "'\"":
-            quote = mark
-        else:
-            depth += (mark in "([{") - (mark in ")]}")
-            if depth <= 0:
-                break
-        at += 1
-    if at >= len(text) or text[at] != ")":
+        token = _TOKEN.match(text, at)
+        if token is None:  # a quote that does not close
+            raise UnusableError(UNREADABLE)
+        at, mark = token.end(), token.group()
+        depth += (mark in "([{") - (mark in ")]}")
+        if depth < 0:
+            raise UnusableError(UNREADABLE)
+        if mark == "," and depth == 0:
+            parts.append(text[start : at - 1])
+            start = at
+    if depth:
         raise UnusableError(UNREADABLE)
-    return at + 1
+    return [*parts, text[start:]] if text[start:].strip() else parts
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    """The arguments of ``(key=value, ...)``."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # a backslash in a text
-            call = ast.parse(f"f{text}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+    """The arguments of ``key=value, ...``."""
+    found: dict[str, Any] = {}
+    for part in _parts(text):
+        argument = _ARGUMENT.fullmatch(part)
+        if argument is None or argument[1] in found:
             raise UnusableError(UNREADABLE)
-        found = {keyword.arg: _value(keyword.value) for keyword in call.keywords if keyword.arg}
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise UnusableError(UNREADABLE) from error
-    if len(found) < len(call.keywords):  # a key twice, or **more
-        raise UnusableError(UNREADABLE)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # a backslash in a text
+                found[argument[1]] = _value(ast.parse(argument[2].strip(), mode="eval").body)
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise UnusableError(UNREADABLE) from error
     return found
 
 
@@ -85,6 +85,6 @@ def _value(node: ast.expr) -> Any:
         return _WORDS[node.id]
     if isinstance(node, ast.List | ast.Tuple):
         return [_value(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
+    if isinstance(node, ast.Dict) and None not in node.keys:  # {**more} has no key
         return {ast.literal_eval(key): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
     return ast.literal_eval(node)

@@ -37,10 +37,12 @@ def rows(
     tools: Mapping[str, Tool],
     *,
     text: str,
+    known: tuple[Message, ...] = (),
 ) -> Iterator[Found | SetAside]:
     """Every answer of ``conversation`` (its id), at ``<place>:<number of the turn>``.
 
-    After a turn that ``read`` refuses no answer can be used. A conversation without an answer is one row.
+    ``known`` stands before the first turn. After a turn that ``read`` refuses no answer can be used. A conversation
+    without an answer is one row.
     """
     turns = [_turn(value, read) for value in values] if isinstance(values, list) else []
     answers = [at for at, turn in enumerate(turns) if not isinstance(turn, Turn) or turn.role == "assistant"]
@@ -54,7 +56,7 @@ def rows(
         turn = before.pop()
         if not before or before[-1].role not in ("user", "tool"):
             raise UnusableError("answer: it follows no request")
-        messages = tuple(Message(t.role, render(t.calls) if t.calls else t.content) for t in before)
+        messages = (*known, *(Message(t.role, render(t.calls) if t.calls else t.content) for t in before))
         example = Example(
             f"{conversation}/{at + 1}",
             messages,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,25 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         FileNotFoundError: there is neither.
         ValueError: it is not gzip or not of that encoding.
     """
+    try:
+        return _bytes(path).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
+
+
+def _bytes(path: Path) -> bytes:
     packed = path.with_name(f"{path.name}.gz")
     if not path.is_file() and not packed.is_file():
         raise FileNotFoundError(f"{path}: there is no such file, nor {packed.name}; download {path.parent.name} again")
     try:
-        raw = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-        return raw.decode(encoding)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}:1: cannot be read: {error}; download the file again") from error
+        found = path if path.is_file() else packed
+        return gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}:1: cannot be read: {error}; download the file again")
 
 
 def read_json(path: Path, kind: type, encoding: str = "utf-8") -> Any:
@@ -43,6 +55,34 @@ def read_json(path: Path, kind: type, encoding: str = "utf-8") -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{path}:1: holds a {type(value).__name__}, a {kind.__name__} is wanted; download it again")
     return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """The elements of a list of objects in JSON; one that is broken is its text instead.
+
+    Elements are told apart by the indentation of their first line, and only in a file that is no JSON as a whole. So
+    damage to that line takes the element before it along.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no list, not all of it, or one without line breaks that is broken.
+    """
+    try:
+        return read_json(path, list)
+    except ValueError:
+        raw = _bytes(path).strip()
+        begin = re.match(rb"\[\s*?(\r?\n[ \t]*\{)", raw)
+        if begin is None or not raw.endswith(b"]"):
+            raise
+        parts = raw[begin.start(1) : -1].split(begin[1])[1:]
+        return [_element(b"{" + part.rstrip(b", \t\r\n")) for part in parts]
+
+
+def _element(raw: bytes) -> Any:
+    try:
+        return json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return raw.decode(errors="replace")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str, Any]]:

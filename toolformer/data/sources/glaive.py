@@ -2,7 +2,8 @@
 
 ShareGPT's layout: ``conversations`` of human, gpt, function_call and observation, ``tools`` as JSON inside JSON. A
 conversation without tools is one row, for its first answer: no call, stratum ``small_talk``. Of the 191 conversations
-with tools come 211 calls, of which one does not fit its tool, and 349 plain answers, 211 of them to a call's result.
+with tools come 211 calls, of which one does not fit its tool and one has an empty value, and 349 plain answers, 211 of
+them to a call's result.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from toolformer.data.sources import conversations
 from toolformer.data.sources.call_rows import BROKEN, UnusableError, distinct
 from toolformer.data.sources.conversations import Turn
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, SetAside, Source
 from toolformer.records import ToolCall
 from toolformer.schemas import tool_from_openai
@@ -27,7 +28,7 @@ ROLES = {"system": "system", "human": "user", "gpt": "assistant", "observation":
 
 def read(folder: Path) -> Iterator[Found | SetAside]:
     """The answers of all conversations; a conversation that cannot be read is one row."""
-    for number, value in enumerate(read_json(folder / FILE, list), start=1):
+    for number, value in enumerate(read_list(folder / FILE), start=1):
         place, text = f"{FILE}:{number}", json.dumps(value)
         try:
             listed, values = json.loads(value["tools"] or "[]"), value["conversations"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 
 
 def read_rows(folder: Path, hub: str, name: str) -> list[Any]:
@@ -20,7 +20,7 @@ def read_rows(folder: Path, hub: str, name: str) -> list[Any]:
     """
     local = folder / name
     here = local.is_file() or local.with_name(f"{name}.gz").is_file()
-    return read_json(local if here else _fetched(folder, hub, name), list)
+    return read_list(local if here else _fetched(folder, hub, name))
 
 
 def _fetched(folder: Path, hub: str, name: str) -> Path:

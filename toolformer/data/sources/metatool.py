@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolformer.data.sources.files import read_json, read_text
+from toolformer.data.sources.files import read_json, read_list, read_text
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 
@@ -56,9 +56,9 @@ def read(folder: Path) -> Iterator[Found | SetAside]:
     for number, (line, fields) in enumerate(pairs, start=1):
         yield _pair(f"{PAIRS}:{line}", fields, f"{NAME}/pair/{number}", labels, by_name)
     for name, part in ((TWO, _two), (NONE, _none)):
-        for number, row in enumerate(read_json(folder / name, list), start=1):
+        for number, row in enumerate(read_list(folder / name), start=1):
             yield part(f"{name}:{number}", row, number, by_name)
-    for number, row in enumerate(read_json(folder / NEEDED, list), start=1):
+    for number, row in enumerate(read_list(folder / NEEDED), start=1):
         yield _needed(f"{NEEDED}:{number}", row, number, labels, by_name)
 
 

@@ -2,8 +2,9 @@
 
 Files, in this order: ``dev``, ``test_in_domain``, ``test_out_domain``; a row offers the five candidates that
 ``dataset_for_finetune`` has for it. Text that spells exactly one number or truth value of the declared type is read as
-that ("40.7" for a float). Set aside are calls that refer to an earlier one's result (``API_call_0``), calls whose
-location is a placeholder ("country"), values of other types and gold that is no candidate: 118 of the 2,054 rows.
+that ("40.7" for a float). Set aside are calls that refer to an earlier one's result (``API_call_0``), that hold a
+placeholder ("a specific country" as ``country``) or a fraction that nobody said, values of other types, and gold that
+is no candidate: 147 of the 2,054 rows.
 All 4,076 tools of ``tool.jsonl`` are further tools.
 """
 
@@ -18,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toolformer.data.sources.call_rows import UnusableError, distinct, lines, once, row, texts
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.call_rows import PLACEHOLDER, UnusableError, distinct, lines, once, row, texts
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import parameters_of, tool_from_flat
@@ -56,7 +57,7 @@ def read(folder: Path) -> Iterator[Found | SetAside]:
 def _candidates(path: Path) -> dict[str, str]:
     """The list of candidates as upstream wrote it, by the row's id; a row that cannot be read has none."""
     found = {}
-    for value in read_json(path, list):
+    for value in read_list(path):
         match value:
             case {"id": str(id_), "conversations": [{"value": str(prompt)}, *_]} if listed := _LIST.search(prompt):
                 found[id_] = listed[1]
@@ -76,11 +77,26 @@ def _found(place: str, split: str, candidates: dict[str, str], value: Any) -> Fo
     calls = tuple(_call(call["api"], call["parameters"], offered) for call in calling)
     if any(_RESULT.search(json.dumps(call.arguments)) for call in calls):
         raise UnusableError("gold: it refers to the result of an earlier call")
-    if any(str(call.arguments.get("location")).lower() in PLACES for call in calls):
-        raise UnusableError("gold: its location is a placeholder")
+    for key, value in (pair for call in calls for pair in call.arguments.items()):
+        if isinstance(value, str) and _unnamed(key, value, query):
+            raise UnusableError(PLACEHOLDER)
+        if isinstance(value, float) and not _said(value, query):
+            raise UnusableError("gold: a number that was not said")
     ids = tuple(tool.id for tool in offered.values())
     example = Example(f"{NAME}/{split}/{id_}", (Message("user", query.strip()),), ids, calls, "", NAME)
     return Found(place, example, tuple(Offered(tool, domains[name]) for name, tool in offered.items()), split)
+
+
+def _unnamed(key: str, value: str, query: str) -> bool:
+    """Whether the query leaves open which one: a certain country, the specified address."""
+    open_ = rf"\b(?:a|any|the) (?:specific|specified|certain|given|particular) {re.escape(value)}\b"
+    return (key in PLACES and value.lower() in PLACES) or re.search(open_, query, re.IGNORECASE) is not None
+
+
+def _said(value: float, query: str) -> bool:
+    """Whether the query has a fraction, as it is or in percent; whole numbers and powers have too many spellings."""
+    written = (f"{number:.15g}" for number in (abs(value), abs(value) * 100))
+    return value % 1 == 0 or "10^" in query or any(number in query for number in written)
 
 
 def _literal(text: str) -> Any:

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 
@@ -247,7 +248,7 @@ class _Reader:
 
     def turns(self, path: Path) -> Iterator[_Turn]:
         """The turns in order. One that is not as upstream comes out as the error that it causes."""
-        for number, dialogue in enumerate(read_json(path)):
+        for number, dialogue in enumerate(read_list(path)):
             try:
                 turns, name = dialogue["turns"], f"{NAME}/{path.parent.name}/{dialogue['dialogue_id']}"
                 ends = range(1, len(turns), 2)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolformer.data.sources.files import read_json
+from toolformer.data.sources.files import read_list
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, ToolCall
 from toolformer.schemas import tool_from_lists
@@ -36,7 +36,7 @@ def read(folder: Path) -> Iterator[Found | SetAside]:
     """The requests of the six groups."""
     for name in FILES:
         group = name.split(".")[0]
-        for number, row in enumerate(read_json(folder / name, list), start=1):
+        for number, row in enumerate(read_list(folder / name), start=1):
             yield _row(f"{name}:{number}", row, group)
 
 
