@@ -373,6 +373,7 @@ def real_part(real_data: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1200)
 def test_the_real_corpus_keeps_its_promises(real_data, tmp_path):
     """All sources as conf/corpus/real.yaml uses them."""
     import hydra

@@ -25,10 +25,11 @@ from toolformer.data.corpus import Corpus, encoded, write_tables
 from toolformer.data.corpus_rows import CorpusRows
 from toolformer.data.kept import evaluation_rows, set_aside, strata, training_rows
 from toolformer.data.offers import Offers
+from toolformer.data.pile import Pile
 from toolformer.data.reading import Job, read_all
 from toolformer.data.rules import ORDER, Rules, Use
 from toolformer.data.sources.source import Source
-from toolformer.data.splitting import USES, Pile, Splits, read_splits, split_rows, write_splits
+from toolformer.data.splitting import USES, Splits, read_splits, split_rows, write_splits
 from toolformer.data.statistics import statistics
 from toolformer.data.steps import alone, made
 from toolformer.data.tables import mapped

@@ -16,9 +16,10 @@ import pyarrow.parquet
 from toolformer.data.corpus import ROWS, decoded
 from toolformer.data.near import ranges
 from toolformer.data.offers import Offers
+from toolformer.data.pile import Pile
 from toolformer.data.reading import ASIDE
 from toolformer.data.rules import ORDER
-from toolformer.data.splitting import TRAINED, Pile, Splits
+from toolformer.data.splitting import TRAINED, Splits
 from toolformer.data.tables import mapped, pc
 from toolformer.records import Example
 

@@ -9,98 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from toolformer.data.catalog import Catalog, codes
-from toolformer.data.near import ODD, Grams, alike, clusters, joined, ranges
-from toolformer.data.reading import gram_sets
+from toolformer.data.catalog import codes
+from toolformer.data.near import ODD, alike, clusters, joined
+from toolformer.data.pile import Pile
 from toolformer.data.rules import ORDER, Rules, Use
 from toolformer.data.tables import one_array, pc
 
 TRAINED, VALIDATION, UNSEEN, RESERVED = range(4)  # what a group of tools is for, as in ``Kin.use``
 USES = ("trained", "validation", "unseen", "evaluation")
-
-
-@dataclass(frozen=True)
-class Lists:
-    """A list of numbers for each row: those of row i are ``values[starts[i]:starts[i + 1]]``."""
-
-    values: np.ndarray
-    starts: np.ndarray
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """The length of each list."""
-        return np.diff(self.starts)
-
-    @property
-    def owners(self) -> np.ndarray:
-        """The row of each value."""
-        return np.repeat(np.arange(len(self.starts) - 1), self.sizes)
-
-    def any(self, flags: np.ndarray) -> np.ndarray:
-        """For each row whether some of its values is flagged."""
-        return np.bincount(self.owners[flags[self.values]], minlength=len(self.starts) - 1) > 0
-
-    def all(self, flags: np.ndarray) -> np.ndarray:
-        """For each row whether all of its values are flagged; true of an empty list."""
-        return ~self.any(~flags)
-
-    def of(self, row: int) -> np.ndarray:
-        """The list of one row."""
-        return self.values[self.starts[row] : self.starts[row + 1]]
-
-
-class Pile:
-    """The rows of all sources, one after another, as columns of numbers."""
-
-    def __init__(self, names: Sequence[str], tables: Sequence[pa.Table], catalog: Catalog) -> None:
-        self.names, self.catalog = tuple(names), catalog
-        self.table = pa.concat_tables(tables)
-        self.source = np.repeat(np.arange(len(names)), [table.num_rows for table in tables])
-        self.called, self.offered = self._lists("gold"), self._lists("tools")
-        one = self.offered.sizes == 1
-        about = np.where(self.called.sizes > 0, self.called.sizes, one)
-        owners = np.where(self.called.sizes > 0, self.called.starts[:-1], self.offered.starts[:-1])
-        values = np.where(
-            np.repeat(self.called.sizes > 0, about),
-            self.called.values[np.minimum(ranges(owners, about), len(self.called.values) - 1)]
-            if len(self.called.values)
-            else 0,
-            self.offered.values[np.minimum(ranges(owners, about), len(self.offered.values) - 1)]
-            if len(self.offered.values)
-            else 0,
-        )
-        # what a row is about: the tools that it calls, or the only one that it offers
-        self.about = Lists(values.astype(np.int64), np.concatenate([[0], np.cumsum(about)]))
-        patterns, texts = encode(self.table["pattern"])
-        self.pattern = np.where(patterns == texts.index(""), -1, patterns) if "" in texts else patterns
-        self.stratum, self.strata = encode(self.table["stratum"])
-        self.said: Grams = gram_sets(self.table["grams"])
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def _lists(self, column: str) -> Lists:
-        flat = one_array(self.table[column])
-        starts = flat.offsets.to_numpy().astype(np.int64)
-        return Lists(self.catalog.places(flat.flatten()), starts - starts[0])
-
-    def of_upstream(self, source: int, splits: Sequence[str]) -> np.ndarray:
-        """Whether each row is of one of a source's upstream splits."""
-        return (self.source == source) & np.asarray(
-            pc.is_in(self.table["upstream"], value_set=pa.array(list(splits), pa.string()))
-        )
-
-
-def encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """A number for each text, and the texts in the order of their numbers."""
-    encoded = pc.dictionary_encode(one_array(column))
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def share(keys: np.ndarray, seed: int, what: int) -> np.ndarray:
