@@ -1,5 +1,6 @@
 """In: the corpus of invented sources. Out: whether training mixes them as asked, and what its rows offer."""
 
+import shutil
 from collections import Counter
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from data import tiny_sources
 
 from toolformer.data.building import Builder, rows
 from toolformer.data.corpus import Corpus
-from toolformer.data.corpus_rows import CorpusRows
+from toolformer.data.corpus_rows import CorpusRows, opened
 from toolformer.data.mixture import CYCLE, Mixture
 
 SIZES = {"batch_size": 12, "pool_size": 14, "tools_per_request": 6}
@@ -106,6 +107,11 @@ def test_batches_hold_gold_and_nothing_that_may_not_be_trained_on(builder, corpu
             sizes[len(tools)] += 1
             seen.add(row.source)
     assert seen == {"shop", "bank"} and missing > 60 and several > 30 and sizes.most_common(1)[0][0] == 6
+
+
+def test_a_corpus_folder_is_enough(builder, corpus, tmp_path):
+    copied = shutil.copytree(corpus.folder, tmp_path / "elsewhere")
+    assert opened(copied).batch(3, **SIZES) == rows(builder).batch(3, **SIZES)
 
 
 def test_tools_that_no_row_offers_are_distractors(builder):

@@ -22,7 +22,7 @@ import pyarrow as pa
 from toolformer.data.audit import audit_folder
 from toolformer.data.catalog import read_catalog, write_catalog
 from toolformer.data.corpus import Corpus, encoded, write_tables
-from toolformer.data.corpus_rows import CorpusRows
+from toolformer.data.corpus_rows import CorpusRows, opened
 from toolformer.data.kept import evaluation_rows, set_aside, strata, training_rows
 from toolformer.data.offers import Offers
 from toolformer.data.pile import Pile
@@ -38,20 +38,11 @@ BUILD = 7  # part of every hash: raise it when the same data and rules give othe
 STEPS = ("read", "catalog", "splits", "write")
 
 
-def rows(
-    corpus: Builder,
-    *,
-    seed: int = 0,
-    tool_missing_share: float = 0.06,
-    temperature: float | None = 2.0,
-    no_call_share: float = 0.2,
-    together: int = 4,
-) -> CorpusRows:
-    """A corpus as training rows and frozen splits, built on the first call; the rest is as in ``CorpusRows``."""
+def rows(corpus: Builder, **mixture: Any) -> CorpusRows:
+    """A corpus, built on the first call, as training rows and frozen splits; ``mixture`` is as for ``opened``."""
     built = corpus.build()
     assert built is not None
-    mixture = {"temperature": temperature, "no_call_share": no_call_share, "together": together}
-    return CorpusRows(built, "train", seed, tool_missing_share=tool_missing_share, **mixture)
+    return opened(built.folder, **mixture)
 
 
 def find_source(name: str, module: str = "") -> Source:

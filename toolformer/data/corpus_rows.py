@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,20 @@ from toolformer.data.rules import Rules
 from toolformer.records import Example, Tool
 
 Rows = list[tuple[Example, list[Tool]]]
+
+
+def opened(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    tool_missing_share: float = 0.06,
+    temperature: float | None = 2.0,
+    no_call_share: float = 0.2,
+    together: int = 4,
+) -> CorpusRows:
+    """The rows of a corpus folder; the rest is as in ``CorpusRows``."""
+    mixture = {"temperature": temperature, "no_call_share": no_call_share, "together": together}
+    return CorpusRows(Corpus.open(folder), "train", seed, tool_missing_share=tool_missing_share, **mixture)
 
 
 class CorpusRows:
