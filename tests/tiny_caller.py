@@ -19,7 +19,7 @@ from toolformer.data.prompts import Prompts
 from toolformer.data.tokenizer import train_tokenizer
 from toolformer.data.toolworld import ToolWorld
 from toolformer.model import ToolFormerConfig, ToolFormerMicro
-from toolformer.model.modeling import HALFWAY
+from toolformer.model.pointer import HALFWAY
 from toolformer.records import Tool
 
 
