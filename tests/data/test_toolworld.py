@@ -134,7 +134,7 @@ def test_another_process_draws_the_same(world: ToolWorld) -> None:
             capture_output=True,
             check=True,
             cwd=root,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{root}:{root / 'tests'}"},
             text=True,
         ).stdout.split()
         for seed in ("1", "2")

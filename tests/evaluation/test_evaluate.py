@@ -54,7 +54,7 @@ def test_a_model_that_reads_passes_and_one_that_ignores_its_gists_fails(tmp_path
 def test_the_form_of_the_metrics(scored):
     metrics, folder = scored
     assert json.loads((folder / "metrics.json").read_text()) == metrics
-    assert set(metrics) == {"provenance", "splits", "composability", "timing"}
+    assert set(metrics) == {"provenance", "splits", "breakdown", "composability", "timing"}
     for variant in ("plain", "masked"):
         for decoding in ("free", "constrained", "pointed"):
             memories = metrics["splits"]["test_unseen"][variant][decoding]
