@@ -1,8 +1,11 @@
 """In: invented sources, and the real ones where they are. Out: whether the corpus keeps what METRICS promises."""
 
+import gzip
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from data import sparse_product, tiny_sources
+import yaml
+from data import sparse_product, tiny_sgd, tiny_sources
 
 from toolformer.data.audit import audit_folder
 from toolformer.data.building import STEPS, Builder
@@ -23,6 +27,7 @@ from toolformer.data.corpus import Corpus, request, write_corpus
 from toolformer.data.rules import Use
 from toolformer.metrics.rows import Row
 from toolformer.metrics.summary import summary
+from toolformer.prepare import main as prepare
 from toolformer.records import Example, Message, Tool, ToolCall
 
 ROOT = Path(__file__).parents[2]
@@ -310,6 +315,17 @@ def test_too_many_broken_rows_stop_the_build(root, tmp_path):
     assert not list((tmp_path / "c").glob("tiny-*"))
 
 
+def test_the_command_stops_with_2_and_names_the_first_rows(tmp_path, capsys):
+    tiny_sgd.write(tmp_path, (4, 4, 4))
+    others = set(yaml.safe_load((ROOT / "conf/corpus/real.yaml").read_text())["sources"]) - {"sgd"}
+    settings = [f"corpus.root={tmp_path}", f"paths.outputs={tmp_path / 'outputs'}", "corpus.sources.sgd.tolerance=0.01"]
+    with pytest.raises(SystemExit) as stopped:
+        prepare([*settings, *(f"corpus.sources.{name}=null" for name in sorted(others)), "progress=false"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: sgd: \d+ of \d+ rows were set aside, .* 0.01: train/dialogues_001.*tolerance\n", said)
+
+
 def test_the_published_evaluation_files_are_refused(tmp_path):
     """50 requests with their tools, and all three splits the same."""
     tools = [Tool(f"tool_{i}", f"Does {i}", {"type": "object", "properties": {}, "required": []}) for i in range(50)]
@@ -344,7 +360,7 @@ def test_the_published_evaluation_files_are_refused(tmp_path):
         ({"nobody": Use("shop")}, "sources has nobody: No module named"),
         (
             {"shop": Use("nowhere", module="data.tiny_sources"), "bank": Use("bank", module="data.tiny_sources")},
-            r"holds no .*/nowhere \(https://example.org/tiny\); .*~corpus.sources.shop",
+            r"holds no .*/nowhere \(https://example.org/tiny\); .*corpus.sources.shop=null",
         ),
         ({"shop": Use("shop", module="data.tiny_sources:NONE")}, "sources has shop: .*NONE"),
     ],
@@ -404,3 +420,45 @@ def test_the_real_corpus_keeps_its_promises(real_data, tmp_path):
     assert strata["new_source"] == 765 and strata["new_domain"] > 50 and strata["same_domain"] > 800
     bfcl = Counter(row.id.split("/")[1] for row in corpus.split("test_bfcl"))
     assert len(bfcl) >= 8 and sum(bfcl.values()) > 3000
+
+
+DAMAGE = (  # of a line of JSON, as bytes
+    lambda line: line[: len(line) // 2],
+    lambda line: b"\xff" + line,
+    lambda line: line + line,
+    lambda line: b"null",
+    lambda line: b"[]",
+    lambda line: b'{"id": 1}',
+    lambda line: line.replace(b"{", b"[", 1),
+    lambda line: line.replace(b"}", b""),
+    lambda line: line.replace(b":", b"", 1),
+    lambda line: line.replace(b'"', b"'"),
+    lambda line: line.replace(b'"query"', b'"qu"').replace(b'"question"', b'"qu"'),
+    lambda line: b"0" * 5000,
+)
+
+
+def test_damaged_lines_of_real_files_are_set_aside_with_their_place(real_data, tmp_path):
+    at, count = set(), 0
+    for folder in ("xlam-1000", "seal-tools", "bfcl-v4"):
+        shutil.copytree(real_data / folder, tmp_path / "data" / folder, copy_function=shutil.copyfile)
+        lined = [*(tmp_path / "data" / folder).glob("*.jsonl*"), *(tmp_path / "data" / folder).glob("BFCL*")]
+        for path in sorted(path for path in lined if not path.name.startswith("tool.")):
+            unpack, pack = (gzip.decompress, gzip.compress) if path.suffix == ".gz" else (bytes, bytes)
+            lines = unpack(path.read_bytes()).splitlines()
+            for number in random.Random(path.name).sample(range(len(lines)), -(-len(lines) // 100)):
+                lines[number] = DAMAGE[count % len(DAMAGE)](lines[number])
+                at.add((folder.split("-")[0], path.name.split(".")[0], number + 1))
+                count += 1
+            path.write_bytes(pack(b"\n".join(lines) + b"\n"))
+    uses = {
+        "xlam": Use("xlam-1000", tolerance=0.1),
+        "seal_tools": Use("seal-tools", tested=("test_out_domain",), tolerance=0.1),
+        "bfcl": Use("bfcl-v4", split="test_bfcl", as_upstream=True, tolerance=0.1),
+    }
+    corpus, whole = (build(root, tmp_path / "c", uses=uses) for root in (tmp_path / "data", real_data))
+    every_row_is_accounted_for(corpus)
+    assert [x["rows_there"] for x in corpus.info["sources"]] == [x["rows_there"] for x in whole.info["sources"]]
+    aside = pyarrow.parquet.read_table(corpus.folder / "set_aside.parquet").to_pylist()
+    places = {(x["source"].split("_")[0], *x["place"].split(":")) for x in aside if x["text"]}
+    assert count > 50 and at <= {(source, Path(file).name.split(".")[0], int(line)) for source, file, line in places}

@@ -62,7 +62,7 @@ class Builder:
         name: of the corpus.
         root: where the folders of the sources are.
         corpora: where the corpus and the steps towards it go.
-        sources: how each source is used, by its name.
+        sources: how each source is used, by its name; None leaves it out.
         rules: how rows become splits.
         workers: processes that read sources; the result is the same for any number.
         progress: bars.
@@ -71,20 +71,25 @@ class Builder:
     name: str
     root: str | Path
     corpora: str | Path
-    sources: Mapping[str, Use]
+    sources: Mapping[str, Use | None]
     rules: Rules
     workers: int = 1
     progress: bool = True
 
     @cached_property
+    def uses(self) -> dict[str, Use]:
+        """The sources that are not left out."""
+        return {name: use for name, use in self.sources.items() if use is not None}
+
+    @cached_property
     def found(self) -> dict[str, Source]:
         """The sources by name."""
-        return {name: find_source(name, use.module) for name, use in self.sources.items()}
+        return {name: find_source(name, use.module) for name, use in self.uses.items()}
 
     @cached_property
     def folders(self) -> dict[str, Path]:
         """The folder of each source's rows as upstream has them."""
-        return {name: Path(self.root) / use.folder for name, use in self.sources.items()}
+        return {name: Path(self.root) / use.folder for name, use in self.uses.items()}
 
     def missing(self) -> list[str]:
         """The sources whose rows are not there."""
@@ -93,14 +98,13 @@ class Builder:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """For each source the hash of its files and of what reads them."""
-        uses = self.sources
-        return {name: folder_hash(folder, [name, uses[name].module]) for name, folder in self.folders.items()}
+        return {name: folder_hash(folder, [name, self.uses[name].module]) for name, folder in self.folders.items()}
 
     def step(self, name: str) -> Path:
         """The folder of a step; that of "write" is the corpus."""
         settings: list[Any] = [BUILD, name, list(self.hashes.items()), self.rules.near]
         if name != "catalog":
-            settings += [{source: asdict(use) for source, use in self.sources.items()}, asdict(self.rules)]
+            settings += [{source: asdict(use) for source, use in self.uses.items()}, asdict(self.rules)]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
         base = Path(self.corpora)
         return base / f"{self.name}-{digest}" if name == "write" else base / "steps" / f"{name}-{digest}"
@@ -116,7 +120,7 @@ class Builder:
         if missing := self.missing():
             wanted = ", ".join(f"{self.folders[name]} ({self.found[name].url or name})" for name in missing)
             raise FileNotFoundError(
-                f"{self.root}: holds no {wanted}; put them there, or leave sources out: '~corpus.sources.{missing[0]}'"
+                f"{self.root}: holds no {wanted}; put them there, or leave them out: corpus.sources.{missing[0]}=null"
             )
         if self.step("write").is_dir():
             return Corpus.open(self.step("write"))
@@ -144,18 +148,18 @@ class Builder:
         jobs = [Job(self.found[name], self.folders[name], folder) for name, folder in folders.items()]
         read_all([job for job in jobs if not job.out.is_dir()], max(1, self.workers), self.progress)
         for name, folder in folders.items():
-            _tolerated(name, folder, self.sources[name].tolerance)
+            _tolerated(name, folder, self.uses[name].tolerance)
         return folders
 
     def _split(self, pile: Pile) -> tuple[Splits, np.ndarray]:
-        evaluates = [self.found[name].evaluates_only for name in self.sources]
-        return split_rows(pile, list(self.sources.values()), evaluates, self.rules)
+        evaluates = [self.found[name].evaluates_only for name in self.uses]
+        return split_rows(pile, list(self.uses.values()), evaluates, self.rules)
 
     def _write(self, pile: Pile, splits: Splits, purpose: np.ndarray, tables: Mapping[str, Path]) -> Corpus:
         evaluates = [name for name, source in self.found.items() if source.evaluates_only]
         chosen = frozenset(name for name, source in self.found.items() if source.selects_only)
-        fixed = [name for name, use in self.sources.items() if use.as_upstream]
-        closed = [name for name, use in self.sources.items() if use.no_call_as_upstream]
+        fixed = [name for name, use in self.uses.items() if use.as_upstream]
+        closed = [name for name, use in self.uses.items() if use.no_call_as_upstream]
         catalog, folder = pile.catalog, self.step("write")
         kin = [kin._replace(use=USES[use]) for kin, use in zip(catalog.kin, purpose, strict=True)]
         as_upstream = {"as_upstream": fixed, "no_call_as_upstream": closed}
@@ -171,7 +175,7 @@ class Builder:
             found = {name: strata(part / f"{name}.arrow") for name in batches}
             return {
                 "name": self.name,
-                "sources": [self._described(name, found, aside[name]) for name in self.sources],
+                "sources": [self._described(name, found, aside[name]) for name in self.uses],
                 "rules": asdict(self.rules),
                 "strata": {split: dict(sum(counts.values(), Counter())) for split, counts in found.items()},
                 "audit": audit_folder(part, list(batches), self.rules.near),
@@ -192,8 +196,8 @@ class Builder:
             "url": source.url,
             "selects_only": source.selects_only,
             "evaluates_only": source.evaluates_only,
-            "as_upstream": self.sources[name].as_upstream,
-            "no_call_as_upstream": self.sources[name].no_call_as_upstream,
+            "as_upstream": self.uses[name].as_upstream,
+            "no_call_as_upstream": self.uses[name].no_call_as_upstream,
             "rows_there": sum(sum(found.values()) for found in kept.values()) + aside.total(),
             "rows": kept,
             "set_aside": dict(sorted(aside.items())),

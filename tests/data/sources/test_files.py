@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolformer.data.sources import api_bank, glaive, hermes, sgd, stabletoolbench, toolace
-from toolformer.data.sources.files import read_list
+from toolformer.data.sources.files import json_lines, read_list
 from toolformer.data.sources.source import SetAside
 
 ROWS = [{"n": 1, "text": "one\n  {\n"}, {"n": 2, "text": "zwölf"}, {"n": 3, "text": "[,]"}]
@@ -130,3 +130,10 @@ def test_a_broken_dialogue_leaves_the_others(real_data: Path, tmp_path: Path) ->
     reader = sgd._Reader(real_data)
     turns = [turn for turn in reader.turns(tmp_path / "b.json") if turn.dialogue == number]
     assert len(turns) == 1 and isinstance(turns[0].found, TypeError)
+
+
+def test_a_line_that_is_no_utf8_costs_itself_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_bytes(b'{"a": 1}\n\xff{"a": 2}\n\n{"a": 3}\n')
+    found = list(json_lines(tmp_path / "rows.json"))
+    assert [(number, row) for number, _, row in found] == [(1, {"a": 1}), (2, None), (4, {"a": 3})]
+    assert found[1][1] == '\ufffd{"a": 2}'

@@ -86,10 +86,11 @@ def _element(raw: bytes) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Each line that is not blank with its number and its JSON; None where it is no JSON."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    """Each line that is not blank with its number and its JSON; None where it is no JSON or no UTF-8."""
+    for number, raw in enumerate(_bytes(path).split(b"\n"), start=1):
+        line = raw.decode(errors="replace")
         if line.strip():
             try:
-                yield number, line, json.loads(line)
+                yield number, line, json.loads(raw.decode())
             except (ValueError, RecursionError):
                 yield number, line, None
