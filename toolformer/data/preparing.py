@@ -23,6 +23,7 @@ from toolformer.data.corpus_rows import CorpusRows
 from toolformer.data.near import grams, near
 from toolformer.data.negatives import Negatives
 from toolformer.data.offers import without_tool
+from toolformer.data.rules import check_shares
 from toolformer.data.sources import sgd
 from toolformer.data.steps import alone
 from toolformer.records import Example
@@ -62,9 +63,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "validation_services", tuple(self.validation_services))
-        for name in ("held_back", "dev_validation", "dev_test", "no_call_share", "test_no_call_share", "near"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
+        check_shares(self, ("held_back", "dev_validation", "dev_test", "no_call_share", "test_no_call_share", "near"))
         if not self.tool_missing_share <= self.no_call_share:
             raise ValueError(
                 f"tool_missing_share is {self.tool_missing_share}; it is a part of no_call_share "

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # A row too much like one of an earlier split here is dropped from the later: tests are kept whole first.
 ORDER = ("test_bfcl", "test_unseen", "test_held_out", "test_seen", "validation", "train")
 SHARES = ("held_out", "seen", "validation", "validation_tools", "no_call_share", "tool_missing_share")
+
+
+def check_shares(rules: object, names: Iterable[str]) -> None:
+    """Raises ValueError where a field that is a share is below 0, or not less than 1."""
+    for name in names:
+        if not 0 <= getattr(rules, name) < 1:
+            raise ValueError(f"{name} is {getattr(rules, name)}; it must be at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,7 @@ class Rules:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "distractors", {str(key): float(value) for key, value in self.distractors.items()})
-        for name in SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and less than 1")
+        check_shares(self, SHARES)
         if not 0 < self.near <= 1:
             raise ValueError(f"near is {self.near}; it must be more than 0 and at most 1")
         if not 1 <= self.tools_per_request <= 2000 or self.most_rows < 1:

@@ -235,9 +235,8 @@ class _Writing:
         if self.model.config.forms == "none":
             return
         by_name = {tool.name: tool for tool in tools}
-        made, after = [], 0
-        for at in [i for i, token in enumerate(tokens) if token == self.engine.prompts.call_close]:
-            written = self._text(tokens[after : at + 1])
+        made, (*closed, rest) = [], self._calls(tokens)
+        for written in closed:
             calls = parse(written)
             if isinstance(calls, Malformed) or any(call.name not in by_name for call in calls):
                 made.append(written.strip())
@@ -245,10 +244,14 @@ class _Writing:
                 lacking = [key for call in calls for key in gaps(call, by_name[call.name])]
                 made += [] if lacking else [render([filled(call, by_name[call.name]) for call in calls])]
                 answer.asked += lacking
-            after = at + 1
-        rest = self._text(tokens[after:]).strip()
-        if after:
+        rest = rest.strip()
+        if closed:
             answer.text = "\n".join([*made, *([] if made and (answer.asked or not rest) else [rest])])
+
+    def _calls(self, tokens: list[int]) -> list[str]:
+        """The text of each closed call, and what stands behind; an argument may hold the mark as text."""
+        ends = [i + 1 for i, token in enumerate(tokens) if token == self.engine.prompts.call_close]
+        return [self._text(tokens[start:end]) for start, end in zip([0, *ends], [*ends, len(tokens)], strict=True)]
 
     def _text(self, tokens: list[int]) -> str:
         return str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
@@ -370,7 +373,7 @@ class _Writing:
 
     def _drafted(self, row: int) -> bool:
         """Whether the call just written lacks a value."""
-        calls = parse(OPEN + self._text(self.answers[row].tokens).rpartition(OPEN)[2])
+        calls = parse(self._calls(self.answers[row].tokens)[-2])
         by_name = {tool.name: tool for tool in self.requests[row].tools}
         return not isinstance(calls, Malformed) and any(gaps(call, by_name[call.name]) for call in calls)
 
