@@ -59,8 +59,9 @@ def main() -> None:
     surfaces = {name: in_a_process(name, round(args.inputs * share), args.seed) for name, share in SHARES.items()}
     total = sum(sum(counts["outcomes"].values()) for counts in surfaces.values())
     found = sum(counts["outcomes"].get(kind, 0) for counts in surfaces.values() for kind in FINDINGS)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    result = {"commit": commit, "seed": args.seed, "inputs": total, "findings": found, "surfaces": surfaces}
+    from toolformer.evaluation.provenance import code  # brings torch along, which the surfaces do without
+
+    result = {**code(), "seed": args.seed, "inputs": total, "findings": found, "surfaces": surfaces}
     lines = [line(name, counts) for name, counts in surfaces.items()] + [f"{total:,} inputs, {found} findings"]
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / "output.txt").write_text("\n".join(lines) + "\n")

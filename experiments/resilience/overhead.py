@@ -19,6 +19,7 @@ from typing import Any
 
 import lightning as L
 
+from toolformer.evaluation.provenance import code
 from toolformer.stages import checkpoints
 from toolformer.stages.base import Stage
 
@@ -81,6 +82,7 @@ def main() -> None:
     rng = random.Random(0)
     means = sorted(statistics.fmean(rng.choices(quiet, k=len(quiet))) for _ in range(2000))
     found = {
+        **code(),
         "step_ms": round(1e3 * step, 1),
         "steps": len(quiet),
         "added_to_a_step": round(statistics.fmean(quiet), 5),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.resilience import runs
+from toolformer.evaluation.provenance import code
 
 HERE = Path(__file__).resolve().parent
 ACCUMULATION, WORKERS = (1, 4), (0, 2)
@@ -110,7 +111,7 @@ def summary(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write(trials: list[dict[str, Any]], seed: int) -> None:
     """kills.json, beside this file."""
-    content = {"seed": seed, "summary": summary(trials), "trials": trials}
+    content = {**code(), "seed": seed, "summary": summary(trials), "trials": trials}
     (HERE / "kills.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

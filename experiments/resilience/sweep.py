@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.resilience.runs import TINY, differences, left
+from toolformer.evaluation.provenance import code
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -44,9 +45,7 @@ def main() -> None:
         (blocked / "settings.yaml").unlink()
         parts.append(sweep(outputs, "basic"))
         result = {
-            "commit": subprocess.run(
-                ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
-            ).stdout.strip(),
+            **code(),
             "parts": parts,
             "folders": len([path for path in outputs.glob("tiny-*") if path.is_dir()]),
             "finished": len(finished(outputs)),
