@@ -423,7 +423,8 @@ class _Writing:
             self.focus[row] = ALL
         elif self.focus[row] == ALL and self.answers[row].tokens:
             written = str(self.engine.prompts.tokenizer.decode(self.answers[row].tokens))
-            name = NAMED.search(written.rpartition(OPEN)[2])
+            _, opened, call = written.rpartition(OPEN)
+            name = NAMED.search(call) if opened else None  # a reply may look like a call that names any tool
             if name is not None:
                 names = [tool.name for tool in self.requests[row].tools]
                 self.focus[row] = names.index(json.loads(name[1]))
