@@ -51,8 +51,8 @@ def main(kills_: int = 40, tools: int = 10_000, seed: int = 0, model: str | None
         "seconds": {key: statistics.median(round_[key] for round_ in rounds) for key in rounds[0]},
         "rates": {},
         "fingerprint": fingerprint(),
-        "gists": model or "normal numbers",
-        "precision": errors(gists[:1000] if model is None else trained(model)),
+        "gists": model or "normal numbers in fp32",
+        "precision": errors(list(torch.randn(1000, *SHAPE, generator=rng)) if model is None else trained(model)),
         "rounds": rounds,
         "kills": rows,
     }
@@ -125,7 +125,7 @@ def written(path: Path, content: bytes) -> None:
 
 
 def files(folder: Path, tools: Sequence[Tool], gists: Sequence[Tensor]) -> None:
-    """The other way: a file for each tool, written aside, synchronised, then moved to its name; the folder at the end."""
+    """The other way: a file for each tool, written aside, synchronised and moved to its name; the folder at the end."""
     folder.mkdir()
     for each, own in zip(tools, gists, strict=True):
         written(folder / "part", save({"gists": own.clone()}, {"tool": each.text}))

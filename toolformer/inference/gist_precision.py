@@ -37,7 +37,7 @@ def pack(tensors: Mapping[str, Tensor], precision: Precision) -> tuple[bytes, di
         else:
             parts[name], parts[name + SCALE] = _quantise(tensor)
     for name, part in parts.items():
-        if part.is_floating_point() and not torch.isfinite(part).all():
+        if part.is_floating_point() and part.numel() and not part.abs().max().isfinite():  # the quick way to ask it
             raise ValueError(f"{name} holds numbers that are not finite; the model that made them is broken")
     return save({name: part.contiguous().clone() for name, part in parts.items()}), dtypes  # clone: not its whole table
 
