@@ -8,7 +8,8 @@ import torch
 import yaml
 from tiny_caller import hand_made, prompts, random_model, switch
 
-from toolformer.inference.caller import Reply, ToolCaller, calibrated_bias, find_backbone, load
+from toolformer.inference.caller import Reply, ToolCaller
+from toolformer.inference.folders import calibrated_bias, find_backbone, load
 from toolformer.inference.gist_store import model_fingerprint
 from toolformer.records import Message
 
