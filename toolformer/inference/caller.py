@@ -81,15 +81,17 @@ class ToolCaller:
         self._lock = threading.RLock()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", **kw: Any) -> ToolCaller:
+    def from_pretrained(
+        cls, path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, **kw: Any
+    ) -> ToolCaller:
         """From a run folder (its last stage), a stage folder, or any folder that ``save_pretrained`` wrote.
 
-        ``device`` is where it runs; further keywords as of the class. A bias that the run's evaluation calibrated for
-        these weights is used.
+        ``device`` is where it runs, ``dtype`` in which numbers; further keywords as of the class. A bias that the run's
+        evaluation calibrated for these weights is used.
         """
         model, prompts = load(path)
         kw.setdefault("no_call_bias", calibrated_bias(path, model))
-        return cls(model.to(torch.device(device)), prompts, **kw)
+        return cls(model.to(torch.device(device), dtype), prompts, **kw)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Exports weights, tokenizer, limits and bias: a folder for ``from_pretrained`` and for transformers' own.
