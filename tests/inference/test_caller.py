@@ -192,13 +192,24 @@ def test_letters_of_several_tokens_come_whole():
 def test_gists_are_kept_between_programs(tmp_path):
     first = caller(store=tmp_path)
     first.add_tools([switch("lamp"), OPENAI])
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     second = caller(store=tmp_path)
+    second.engine.encode = None  # nothing is left to encode
     second.add_tools([switch("lamp"), OPENAI])
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
     assert torch.equal(second._gists["lamp"], first._gists["lamp"])
     with pytest.raises(ValueError, match="fingerprint is"):
         ToolCaller(random_model(), prompts(), store=tmp_path)
+
+
+def test_a_store_that_rounds_gives_the_same_before_and_after(tmp_path):
+    """What is attended to is what was stored, not what the encoder made."""
+    tools, kept = [switch("lamp"), OPENAI], {"store": tmp_path, "store_precision": "int8", "store_limit": 10_000_000}
+    first, second = caller(**kept), caller(**kept)
+    first.add_tools(tools)
+    second.add_tools(tools)
+    assert torch.equal(second._gists["lamp"], first._gists["lamp"])
+    assert not torch.equal(first._gists["lamp"], first.engine.encode(tools[:1])[0])
+    with pytest.raises(ValueError, match="precision is int8"):
+        caller(store=tmp_path)
 
 
 def test_a_run_folder_is_its_last_finished_stage_under_its_limits(run):

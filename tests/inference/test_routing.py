@@ -115,3 +115,5 @@ def test_settings_that_cannot_be_are_refused():
     for how, why in (({"k": 0}, "k is 0; it must be at least 1"), ({"route_above": -1}, "route_above is -1")):
         with pytest.raises(ValueError, match=why):
             ToolCaller(random_model(), prompts(), **how)
+    with pytest.raises(ValueError, match="k is 0"):
+        ToolCaller(random_model(), prompts()).nearest("lamp", 0)

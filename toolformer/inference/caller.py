@@ -6,7 +6,6 @@ Tools are encoded once, when they are added; their gists lie in a store and can 
 from __future__ import annotations
 
 import math
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from toolformer.data.sources.own import message
 from toolformer.data.sources.own_tools import tool_from
 from toolformer.inference.engine import Answer, Decoding, Engine, Request
 from toolformer.inference.folders import calibrated_bias, load, save
+from toolformer.inference.gist_precision import Precision
 from toolformer.inference.gist_store import GistStore, gist_fingerprint
 from toolformer.inference.routing import Near, Router
 from toolformer.inference.streaming import Stream
@@ -48,7 +48,8 @@ class ToolCaller:
     Args:
         model: in the dtype and on the device it shall run in.
         prompts: its tokenizer and limits.
-        store: folder in which gists are kept between programs; None = a temporary one.
+        store: folder in which gists are kept between programs; None = in memory.
+        store_precision, store_limit: of the ``GistStore``: in which numbers it keeps them, and bytes in all.
         no_call_bias: added to the pointer's score of "no call"; an evaluation calibrates it.
         max_new_tokens: a longer answer is cut there.
         route_above: with more tools than this the decoder attends only to those a request is nearest to.
@@ -61,6 +62,8 @@ class ToolCaller:
         prompts: Prompts,
         *,
         store: str | Path | None = None,
+        store_precision: Precision = "given",
+        store_limit: int | None = None,
         no_call_bias: float = 0.0,
         max_new_tokens: int = 256,
         route_above: int = 256,
@@ -70,9 +73,8 @@ class ToolCaller:
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         self.engine = Engine(model.eval(), prompts, no_call_bias=no_call_bias, max_new_tokens=max_new_tokens)
-        self._temporary = tempfile.TemporaryDirectory() if store is None else None  # goes when the caller goes
-        folder = self._temporary.name if self._temporary is not None else str(store)
-        self.store = GistStore(folder, gist_fingerprint(model, prompts))
+        kept = {"precision": store_precision, "limit": store_limit}
+        self.store = GistStore(store, gist_fingerprint(model, prompts), **kept)
         self.route_above, self.k = route_above, k
         self._tools: dict[str, Tool] = {}
         self._gists: dict[str, Tensor] = {}
@@ -115,19 +117,19 @@ class ToolCaller:
             new: dict[str, Tool] = {}
             for i, row in enumerate(tools):
                 tool = tool_from(row, f"tools[{i}]")
-                there = new.get(tool.name) or self._tools.get(tool.name)
-                if there is not None and there.id != tool.id:
+                other = new.get(tool.name) or self._tools.get(tool.name)
+                if other is not None and other.id != tool.id:
                     raise ValueError(f"tools[{i}]: name is {tool.name!r}, as of another tool; remove that one first")
-                if there is None:
+                if other is None:
                     new[tool.name] = tool
-            if not new:
-                return
-            missing = [tool for tool in new.values() if tool not in self.store]
+            there = self.store.find(new.values())
+            missing = [tool for tool in new.values() if tool.id not in there]
             for start in range(0, len(missing), AT_ONCE):
                 part = missing[start : start + AT_ONCE]
-                for tool, gists in zip(part, self.engine.encode(part), strict=True):
-                    self.store.add(tool, gists)
-            added = {name: self.store.get(tool).to(self.engine.model.device) for name, tool in new.items()}
+                self.store.add_many(part, list(self.engine.encode(part)))
+                there |= self.store.find(part)  # as the next program will find them
+            device = self.engine.model.device
+            added = {name: there[tool.id].to(device) for name, tool in new.items()}
             self._router.add(list(new.values()), list(added.values()))
             self._gists |= added
             self._tools |= new
@@ -144,7 +146,9 @@ class ToolCaller:
                 if name not in self._tools:
                     there = [*list(self._tools)[:20], *(["..."] if len(self._tools) > 20 else [])]
                     raise ValueError(f"tool is {name!r}; there are {', '.join(there) or 'none'}")
-            self._router.remove([self._tools[name] for name in names])
+            gone = [self._tools[name] for name in names]
+            self._router.remove(gone)
+            self.store.release(gone)
             for name in dict.fromkeys(names):
                 del self._tools[name], self._gists[name]
             self._all = None
@@ -185,7 +189,11 @@ class ToolCaller:
         return Stream(write, self.engine.prompts.tokenizer.backend_tokenizer)
 
     def nearest(self, messages: Conversation, k: int | None = None) -> list[Near]:
-        """The ``k`` tools (default: as many as routing takes) that a request is nearest to, nearest first."""
+        """The ``k`` tools (default: as many as routing takes) that a request is nearest to, nearest first.
+
+        Raises:
+            ValueError: ``k`` is below 1, or the messages are none.
+        """
         with self._lock:
             (near,) = self._nearest([_turns(messages)], self.k if k is None else k)
             return near

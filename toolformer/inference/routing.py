@@ -58,7 +58,12 @@ class Router:
 
         A request for several things lies between them. So a tool is as near as it is to the request's embedding or to
         that of any one of the request's gists, whichever is nearer: each of them reads another part of the request.
+
+        Raises:
+            ValueError: ``k`` is below 1.
         """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
         found: list[list[Near]] = []
         for start in range(0, len(prompts), BATCH):
             ids, mask = (t.to(self.model.device) for t in pad(prompts[start : start + BATCH], left=True))
