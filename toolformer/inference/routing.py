@@ -70,11 +70,23 @@ class Router:
             request = self.model.encode_request(ids, mask)  # (B, K, D)
             queries = self.model.embed(torch.stack([request.mean(1), *request.unbind(1)], 1).flatten(0, 1)[:, None])
             scores = (queries @ self.matrix.T).unflatten(0, (len(request), -1)).amax(1)  # (B, N)
-            best, places = scores.sort(dim=-1, descending=True, stable=True)
-            for row, at in zip(best[:, :k].tolist(), places[:, :k].tolist(), strict=True):
-                found.append([Near(self.tools[i], score) for i, score in zip(at, row, strict=True)])
+            for row in scores:
+                places = _best(row, k)
+                found.append(
+                    [Near(self.tools[i], score) for i, score in zip(places.tolist(), row[places].tolist(), strict=True)]
+                )
         return found
 
     @torch.inference_mode()
     def _embed(self, gists: Tensor) -> Tensor:
         return self.model.embed(gists.to(self.model.device, self.model.dtype))
+
+
+def _best(scores: Tensor, k: int) -> Tensor:
+    """Where the ``k`` highest scores ``(N,)`` stand, the highest first, equal ones in their order.
+
+    Sorting them all would take longer than the matrix product.
+    """
+    least = scores.topk(min(k, len(scores))).values[-1:]
+    places = (scores >= least).nonzero()[:, 0]
+    return places[scores[places].sort(descending=True, stable=True).indices[:k]]
