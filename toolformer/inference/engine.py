@@ -110,10 +110,17 @@ class Engine:
         return gists
 
     def answer(
-        self, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        progress: Callable[[int], None] | None = None,
+        on_token: Callable[[int, int], None] | None = None,
     ) -> list[Answer]:
-        """One answer a request, in their order; ``progress`` is told how many more are done."""
-        return _Writing(self, requests, decoding).run(progress or (lambda done: None))
+        """One answer a request, in their order.
+
+        ``progress`` is told how many more are done, ``on_token`` the place of a request and the token just decided.
+        """
+        return _Writing(self, requests, decoding, on_token).run(progress or (lambda done: None))
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
@@ -194,8 +201,15 @@ class _Writing:
     A few long answers would keep a fixed batch busy when most of its rows have ended; here others take their places.
     """
 
-    def __init__(self, engine: Engine, requests: Sequence[Request], decoding: Decoding):
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        on_token: Callable[[int, int], None] | None = None,
+    ):
         self.engine, self.model, self.decoding, self.requests = engine, engine.model, decoding, requests
+        self.on_token = on_token
         self.points = decoding == "pointed"
         if self.points and self.model.pointer is None:
             raise ValueError("decoding is 'pointed' but the model has no pointer; use free or constrained")
@@ -405,6 +419,8 @@ class _Writing:
                 continue
             answer, matcher = self.answers[row], self.matchers[row]
             answer.tokens.append(token)
+            if self.on_token is not None:
+                self.on_token(row, token)
             answer.finished = token == self.engine.prompts.end
             self.ended[row] = answer.finished or len(answer.tokens) == self.engine.max_new_tokens
             if self.ended[row]:

@@ -139,7 +139,7 @@ class ToolWorld:
         """
         if name not in SPLITS:
             raise ValueError(f"toolworld: split is {name!r}; use one of {', '.join(SPLITS)}")
-        rng, voice, recipes = seeded("split", name), _voice(name), self._recipes(name)
+        rng, voice, recipes = seeded("split", name), _voice(name), self.recipes(name)
         catalog: dict[str, Tool] = {}
         examples: list[Example] = []
         seen: set[str] = set()
@@ -158,7 +158,8 @@ class ToolWorld:
                 catalog.update((tool.id, tool) for tool in tools)
         raise AssertionError("count() does not end")
 
-    def _recipes(self, name: str) -> list[Recipe]:
+    def recipes(self, name: str) -> list[Recipe]:
+        """What the tools of a frozen split are made of; its pools take turns. More of its kind can be made of them."""
         families = self.lexicon.families
         seen = Recipe(families[TRAIN], TRAIN, own_share=1.0, pseudo_share=0.0, vary_share=0.0)
         if name == "validation":
