@@ -18,7 +18,7 @@ from data.sparse_product import alike, shingles
 from jsonschema.protocols import Validator
 
 from toolformer.data.toolworld import ToolWorld
-from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION, cut_noun, fill
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, TRAIN, VALIDATION, bare, cut_noun, fill
 from toolformer.data.toolworld.requests import words_of
 from toolformer.data.toolworld.slots import in_words, ordinal
 from toolformer.data.toolworld.world import FOLDER, SPLITS, STRATA, Rows
@@ -203,6 +203,24 @@ def test_held_out_patterns_are_not_in_training(
     trained = patterns([example for example, _ in stream])
     assert not patterns(splits["test_held_out"][1]) & trained
     assert len(patterns(splits["test_seen"][1]) - trained) < 0.05 * len(trained)
+
+
+def test_groups_of_wordings_stand_apart(world: ToolWorld, stream: Rows) -> None:
+    frames = world.frames
+    banks = [frames.openers, frames.verb_openers, frames.closers, frames.joins, frames.same_again, frames.carry]
+    banks += [frames.talk, frames.talk_openers, frames.talk_closers, frames.near]
+    for bank in banks:
+        texts = {group: {bare(text) for text, _ in bank[group]} - {bare("{}"), ""} for group in bank}
+        assert sum(map(len, texts.values())) == len(set().union(*texts.values()))
+        assert len(texts[MORE]) > len(texts[SEEN]) and texts[NEW]
+    for family in world.lexicon.families[TRAIN]:
+        groups = {(bare(clause.open[0]), clause.group) for clause in family.clauses}
+        assert len(groups) == len(dict(groups))
+    said = {e.pattern.split("/", 1)[1]: e.stratum for e, _ in stream if e.stratum in ("small_talk", "near_miss")}
+    for bank, stratum in ((frames.talk, "small_talk"), (frames.near, "near_miss")):
+        heard = {text for text, kind in said.items() if kind == stratum}
+        assert not heard & {text for group in (HELD_OUT, NEW) for text, _ in bank[group]}
+        assert len(heard & {text for text, _ in bank[MORE]}) > 0.9 * len(bank[MORE])
 
 
 def test_seen_tools_are_trained_on(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from toolformer.data.toolworld.conversations import answered, carried, same_again
-from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, SEEN, TEST, TRAIN, VALIDATION
 from toolformer.data.toolworld.pools import Pool, PoolMaker, Recipe
 from toolformer.data.toolworld.reading import load
 from toolformer.data.toolworld.requests import (
@@ -103,7 +103,8 @@ class ToolWorld:
             pseudo_share=pseudo_share,
             vary_share=0.5,
         )
-        self.voice = Voice(range(len(SPLITS), BUCKETS), (False,), (False,), (False,))
+        heard = (SEEN, MORE, MORE)  # how often a group is drawn from
+        self.voice = Voice(range(len(SPLITS), BUCKETS), heard, heard, heard)
 
     def batch(self, step: int, *, batch_size: int, pool_size: int, tools_per_request: int) -> Rows:
         """Training rows of one step over a shared pool of ``pool_size`` distinct tools; names in a row are unique."""
@@ -233,9 +234,12 @@ class ToolWorld:
 
 def _voice(name: str) -> Voice:
     """What a frozen split may say: held-out wordings of trained tools; any wording of unseen ones."""
-    new = name in ("test_held_out", "test_unseen")
-    clauses = {"test_held_out": (True,), "test_unseen": (False, True)}.get(name, (False,))
-    return Voice((SPLITS.index(name),), clauses, (False, True) if name == "test_held_out" else (False,), (new,))
+    bucket = (SPLITS.index(name),)
+    if name == "test_held_out":
+        return Voice(bucket, (HELD_OUT,), (SEEN, HELD_OUT), (HELD_OUT,))
+    if name == "test_unseen":
+        return Voice(bucket, (SEEN, HELD_OUT), (SEEN,), (HELD_OUT,))
+    return Voice(bucket, (SEEN,), (SEEN,), (SEEN,))
 
 
 def _example(id_: str, kind: str, made: tuple[Spoken, list[WorldTool]]) -> tuple[Example, list[Tool]]:
