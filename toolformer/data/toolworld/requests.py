@@ -115,8 +115,10 @@ class Frames:
                 self.vague.setdefault((wording_group(text, more=True), kind), []).append(text)
         self.done = frames["done"]
         self.talk = grouped(talk["small_talk"], more_talk["small_talk"])
-        for remark, endings in talk["remarks"].items():
-            self.talk[wording_group(remark)] += [both_cases(remark.replace("{}", ending)) for ending in endings]
+        for bank, further in ((talk, False), (more_talk, True)):
+            for remark, endings in bank["remarks"].items():
+                group = wording_group(remark, further)
+                self.talk[group] += [both_cases(remark.replace("{}", ending)) for ending in endings]
         self.talk_openers, self.talk_closers, self.near = (
             grouped(talk[name], more_talk[name]) for name in ("small_talk_openers", "small_talk_closers", "near_miss")
         )
