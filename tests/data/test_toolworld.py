@@ -183,7 +183,7 @@ def test_no_request_is_in_two_splits(splits: dict[str, tuple[list[Tool], list[Ex
     assert sum(map(len, seen)) == len(set().union(*seen))
 
 
-@pytest.mark.parametrize("name", ["test_held_out", "test_unseen"])
+@pytest.mark.parametrize("name", ["validation", "test_held_out", "test_unseen"])
 def test_new_patterns_have_no_near_duplicate(
     name: str, splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows
 ) -> None:
@@ -192,7 +192,7 @@ def test_new_patterns_have_no_near_duplicate(
     assert alike(rows[: len(texts)], rows[len(texts) :], 0.5) == []
 
 
-def test_held_out_patterns_are_not_in_training(
+def test_patterns_of_validation_and_held_out_are_not_in_training(
     splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows
 ) -> None:
     def patterns(examples: list[Example]) -> set[str]:
@@ -201,7 +201,8 @@ def test_held_out_patterns_are_not_in_training(
         return {e.pattern.rsplit("/", 1)[0] for e in plain}
 
     trained = patterns([example for example, _ in stream])
-    assert not patterns(splits["test_held_out"][1]) & trained
+    checked, held_out = patterns(splits["validation"][1]), patterns(splits["test_held_out"][1])
+    assert not held_out & trained and not checked & trained and not checked & held_out
     assert len(patterns(splits["test_seen"][1]) - trained) < 0.05 * len(trained)
 
 

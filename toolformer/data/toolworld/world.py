@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from toolformer.data.toolworld.conversations import answered, carried, same_again
-from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, SEEN, TEST, TRAIN, VALIDATION
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, TRAIN, VALIDATION
 from toolformer.data.toolworld.pools import Pool, PoolMaker, Recipe
 from toolformer.data.toolworld.reading import load
 from toolformer.data.toolworld.requests import (
@@ -53,7 +53,10 @@ class ToolWorld:
 
     Four rules keep the splits apart, whatever the seed. Families: about 15% of each domain and the reserved domains are
     ``test_unseen``'s, 6% validation's (``lexicon.divide``). Nouns and pseudo-words of derived tools are divided by a
-    hash (``noun_part``). So are clauses, frames and remarks: 30% are ``test_held_out``'s (``held_out``). Requests: each
+    hash (``noun_part``). Wordings: so are clauses, frames and remarks. Of those that a test may say, 30% are
+    ``test_held_out``'s and the others training's; of those that none may say (``words/more_*``, ``words/clauses``),
+    30% are validation's and the others training's (``wording_group``), so that what is set on validation rows, as the
+    bias of "no call", is set on wordings that are neither trained nor tested on. Requests: each
     user turn is hashed without case and punctuation into one of 32 buckets; buckets 0..3 belong to the four frozen
     splits, and training rows are drawn until they fall in another, so no request is in two splits.
 
@@ -136,7 +139,7 @@ class ToolWorld:
 
         ``test_seen`` and ``test_held_out`` offer the base tools of training; ``test_unseen`` only unseen ones, its call
         rows in the strata same_domain and new_domain; ``validation`` trained ones and unseen ones (other nouns, a few
-        families of its own) in equal parts.
+        families of its own) in equal parts, all of them in wordings of its own.
         """
         if name not in SPLITS:
             raise ValueError(f"toolworld: split is {name!r}; use one of {', '.join(SPLITS)}")
@@ -233,13 +236,14 @@ class ToolWorld:
 
 
 def _voice(name: str) -> Voice:
-    """What a frozen split may say: held-out wordings of trained tools; any wording of unseen ones."""
+    """What a frozen split may say: wordings of its own for trained tools; any wording of unseen ones."""
     bucket = (SPLITS.index(name),)
     if name == "test_held_out":
         return Voice(bucket, (HELD_OUT,), (SEEN, HELD_OUT), (HELD_OUT,))
     if name == "test_unseen":
         return Voice(bucket, (SEEN, HELD_OUT), (SEEN,), (HELD_OUT,))
-    return Voice(bucket, (SEEN,), (SEEN,), (SEEN,))
+    group = NEW if name == "validation" else SEEN
+    return Voice(bucket, (group,), (group,), (group,))
 
 
 def _example(id_: str, kind: str, made: tuple[Spoken, list[WorldTool]]) -> tuple[Example, list[Tool]]:
