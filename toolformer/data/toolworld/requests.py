@@ -122,6 +122,7 @@ class Frames:
         self.talk_openers, self.talk_closers, self.near = (
             grouped(talk[name], more_talk[name]) for name in ("small_talk_openers", "small_talk_closers", "near_miss")
         )
+        self.near_clauses = {g: [text for text in self.near[g] if "{clause}" in text[0]] for g in self.near}
         self.talk_replies, self.near_replies = talk["small_talk_replies"], talk["near_miss_replies"]
         self.missing_replies = talk["tool_missing_replies"]
 
@@ -145,11 +146,12 @@ def clauses_for(wt: WorldTool, groups: Sequence[str], *, noun: bool = False, ver
 
 
 def draw_phrases(
-    rng: Random, wt: WorldTool, without: str = "", labels: Sequence[tuple[str, str]] = ()
+    rng: Random, wt: WorldTool, without: str = "", unsaid: str = "", labels: Sequence[tuple[str, str]] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """Arguments in schema order and the phrases that say them, shuffled; an optional one is said 2 times in 5.
 
-    With ``labels`` some values are said by the name of their parameter: "with start date May 5".
+    With ``labels`` some values are said by the name of their parameter: "with start date May 5". ``unsaid`` is drawn
+    like the others, then left out: its phrase is empty.
     """
     arguments: dict[str, Any] = {}
     phrases: list[str] = []
@@ -162,7 +164,8 @@ def draw_phrases(
                 value, text = p.value(rng)
                 phrase = labelled(pick(rng, labels), key).replace("{}", text)
             arguments[key] = value
-            phrases.append(phrase)
+            phrases.append("" if key == unsaid else phrase)
+    arguments.pop(unsaid, None)
     if len(phrases) > 1:
         rng.shuffle(phrases)
     return arguments, phrases
@@ -175,17 +178,19 @@ def say(
     big_i: bool,
     *,
     without: str = "",
+    unsaid: str = "",
     lead: bool = True,
     labels: Sequence[tuple[str, str]] = (),
 ) -> Part:
     """One clause with its phrases; now and then a phrase comes first."""
-    arguments, phrases = draw_phrases(rng, wt, without, labels)
+    arguments, phrases = draw_phrases(rng, wt, without, unsaid, labels)
     call = ToolCall(wt.tool.name, arguments)
     body = clause.plain[big_i] if wt.own else fill(clause.open[big_i], wt.noun)
-    if lead and phrases and rng.random() < 0.08:
-        body = f"{phrases.pop()}, {body}"
+    first = phrases.pop() if lead and phrases and rng.random() < 0.08 else ""
     if phrases:
-        body = f"{body} {(', ' if rng.random() < 0.12 else ' ').join(phrases)}"
+        body = " ".join(filter(None, (body, (", " if rng.random() < 0.12 else " ").join(filter(None, phrases)))))
+    if first:
+        body = f"{first}, {body}"
     return Part(body, clause, call)
 
 
@@ -232,8 +237,16 @@ def one_call(
     big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
     clause = pick(rng, options)
     verb = clause.imperative and rng.random() < 0.5
-    text, _, call = say(rng, wt, clause, big_i, without=without, lead=not verb, labels=frames.labels[group])
-    text += open_end(rng, frames, group, wt, call, without)[big_i]
+    part = say(rng, wt, clause, big_i, without=without, lead=not verb, labels=frames.labels[group])
+    part = part._replace(text=part.text + open_end(rng, frames, group, wt, part.call, without)[big_i])
+    return framed(rng, frames, voice, wt, part, group, big_i, verb=verb)
+
+
+def framed(
+    rng: Random, frames: Frames, voice: Voice, wt: WorldTool, part: Part, group: str, big_i: bool, *, verb: bool
+) -> Spoken | None:
+    """A clause with its phrases between opener and closer of a group; ``verb`` asks for an opener before a verb."""
+    text, clause, call = part
     bank = frames.verb_openers if verb else frames.openers
     opener, closer = pick(rng, bank[group]), pick(rng, frames.closers[group])[big_i]
     text = opener[big_i].replace("{}", text)
@@ -267,12 +280,17 @@ def several_calls(rng: Random, frames: Frames, voice: Voice, tools: Sequence[Wor
     return Spoken((Message("user", text),), tuple(calls), "", "+".join(names))
 
 
+def needed(wt: WorldTool) -> list[tuple[str, Parameter]]:
+    """The parameters that a request must say: required, not implied."""
+    return [(key, p) for key, p in wt.parameters if p.required and not p.implied]
+
+
 def parameter_missing(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> tuple[Spoken, str, Parameter] | None:
     """A request that leaves one required value out, with the question for it as reply; its key and parameter."""
-    needed = [(key, p) for key, p in wt.parameters if p.required and not p.implied]
-    if not needed:
+    keys = needed(wt)
+    if not keys:
         return None
-    key, p = pick(rng, needed)
+    key, p = pick(rng, keys)
     spoken = one_call(rng, frames, voice, wt, noun=True, without=key)
     if spoken is None:
         return None
@@ -302,6 +320,11 @@ def near_miss(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> Spoke
         text = text.replace("{clause}", say(rng, wt, pick(rng, options), big_i, lead=False).text)
     else:
         text = text.replace("{noun}", wt.noun).replace("{a}", with_article(wt.noun)).replace("{nouns}", plural(wt.noun))
+    return remark(rng, frames, voice, template, text)
+
+
+def remark(rng: Random, frames: Frames, voice: Voice, template: tuple[str, str], text: str) -> Spoken | None:
+    """The filled template of a near miss."""
     text = finish(rng, text)
     if bucket(text) not in voice.buckets:
         return None
