@@ -25,7 +25,8 @@ class Verdict(NamedTuple):
 def hardest(metrics: Mapping[str, Any]) -> str | None:
     """The split that proves most: unseen tools where they were evaluated."""
     splits = metrics.get("splits") or {}
-    return next((split for split in reversed(SPLITS) if split in splits), next(iter(splits), None))
+    order = ("test_unseen", *reversed(SPLITS))
+    return next((split for split in order if split in splits), next(iter(splits), None))
 
 
 def best_decoding(by_decoding: Mapping[str, Mapping[str, Summary]], metric: str = "tsa") -> str | None:
@@ -53,6 +54,9 @@ def verdict(metrics: Mapping[str, Any]) -> Verdict:
         f", {v:.2f} with {name} ones" for name, v in controls.items()
     )
     numbers += "" if chance is None else f", chance {chance:.3f}"
+    forced = {name: v for name in ("real", *CONTROLS) if (v := number(memories.get(name), "choice")) is not None}
+    if "real" in forced:  # a model that often says "no call" may still know which tool it would be
+        numbers += f"; where it must choose one, {', '.join(f'{v:.2f}' for v in forced.values())}"
     if len(controls) < len(CONTROLS) or chance is None:
         return Verdict(
             "unknown", "Not shown to read its gists", f"{numbers}; a control was not run, so this proves little."
