@@ -73,7 +73,8 @@ def pointer_loss(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Two cross-entropies, each the mean over its decisions. Calls are a multiset: at each decision any tool that is
     called there or later is right.
     """
-    tools, decided, call = scores[..., 1:].float(), targets >= 0, targets > 0
+    tools = scores[..., 1:].float().clamp(min=NEVER)  # a request without tools has -inf alone: its loss is 0, not NaN
+    decided, call = targets >= 0, targets > 0
     if not decided.any() or not tools.shape[-1]:
         return scores[..., :1].sum() * 0.0, scores[..., :1].sum() * 0.0
     any_tool = tools.logsumexp(-1)
