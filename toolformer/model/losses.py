@@ -43,8 +43,7 @@ def copy_cross_entropy(
     attended to (-inf = not at all), ``following (R, T)`` which token stands behind it, ``gate (R,)`` the logit of
     copying.
     """
-    writing = F.linear(hidden, weight).float()
-    write = writing.gather(1, labels[:, None])[:, 0] - writing.logsumexp(-1)
+    write = -F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="none")
     scores = scores.float()
     right = following == labels[:, None]
     copy = scores.masked_fill(~right, NEVER).logsumexp(-1) - scores.logsumexp(-1)

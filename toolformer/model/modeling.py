@@ -24,6 +24,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 from toolformer.model.configuration import ToolFormerConfig
 from toolformer.model.copying import COPY_MATCH, CopyHead, GistCache
 from toolformer.model.gists import CrossAttention, GistPooling, view
+from toolformer.model.kernels import RowNorm
 from toolformer.model.losses import NEVER, copy_cross_entropy, linear_cross_entropy
 from toolformer.model.packing import Pack, PackedAttention
 from toolformer.model.pointer import HALFWAY, ToolPointer
@@ -143,6 +144,9 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         self.no_tool = nn.Parameter(torch.empty(config.hidden_size)) if config.no_tool_gist else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+        for module in self.modules():
+            if type(module) is Qwen2RMSNorm:
+                module.__class__ = RowNorm
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The one table of encoder, decoder and output head."""

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, apply_rotary_pos_emb, repeat_kv
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
+
+from toolformer.model.kernels import Rotation
 
 
 class Pack(NamedTuple):
@@ -62,16 +64,17 @@ def padded(packed: Tensor, mask: Tensor) -> Tensor:
 def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, lengths: list[int], *, causal: bool, scaling: float
 ) -> Tensor:
-    """Attention within each of the packed rows: each ``(1, H, N, d)`` -> ``(1, N, H, d)``.
+    """Attention within each of the packed rows: each ``(N, H, d)`` -> ``(N, H, d)``.
 
     On a CPU row by row, which computes nothing in vain; on a GPU all at once, as many small calls would be waiting.
     """
-    if query.device.type == "cpu":
-        rows = zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True)
-        return torch.cat(
-            [F.scaled_dot_product_attention(*row, is_causal=causal, scale=scaling) for row in rows], 2
-        ).transpose(1, 2)
-    return attend_padded(query, key, value, lengths, causal=causal, scaling=scaling)
+    if query.device.type != "cpu":
+        return attend_padded(query, key, value, lengths, causal=causal, scaling=scaling)
+    mixed = []
+    for row in zip(*(x.split(lengths) for x in (query, key, value)), strict=True):
+        one = (x.transpose(0, 1)[None] for x in row)
+        mixed.append(F.scaled_dot_product_attention(*one, is_causal=causal, scale=scaling)[0].transpose(0, 1))
+    return torch.cat(mixed)
 
 
 def attend_padded(
@@ -82,9 +85,9 @@ def attend_padded(
     width = torch.arange(max(lengths), device=query.device)
     mask = width < ends[:, None]
     seen = mask[:, None, None] & (width <= width[:, None]) if causal else mask[:, None, None]
-    wide = [padded(x[0].transpose(0, 1), mask).transpose(1, 2) for x in (query, key, value)]
+    wide = (padded(x, mask).transpose(1, 2) for x in (query, key, value))
     mixed = F.scaled_dot_product_attention(*wide, attn_mask=seen, scale=scaling)
-    return mixed.transpose(1, 2)[mask][None]
+    return mixed.transpose(1, 2)[mask]
 
 
 class PackedAttention(Qwen2Attention):
@@ -97,10 +100,12 @@ class PackedAttention(Qwen2Attention):
         if lengths is None:
             return super().forward(hidden_states, position_embeddings, *args, **kw)
         query, key, value = (
-            project(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            project(hidden_states[0]).unflatten(-1, (-1, self.head_dim))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        key, value = (repeat_kv(x, self.num_key_value_groups) for x in (key, value))
+        cos, sin = (x[0, :, None] for x in position_embeddings)
+        query, key = (Rotation.apply(x, cos, sin) for x in (query, key))
+        if self.num_key_value_groups > 1:
+            key, value = (x.repeat_interleave(self.num_key_value_groups, 1) for x in (key, value))
         mixed = attend_rows(query, key, value, lengths, causal=self.is_causal, scaling=self.scaling)
-        return self.o_proj(mixed.flatten(2)), None
+        return self.o_proj(mixed.flatten(1))[None], None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class Stage(L.LightningModule):
         self.bad_steps = bad_steps
         self.scalars: list[str] = []  # see ``shard``
         freeze_parameters(model, freeze)
-        self._since, self._examples, self._tokens = 0.0, 0, 0
+        self._since, self._waited, self._examples, self._tokens = 0.0, 0.0, 0, 0
         self._window: list[tuple[CallBatch, dict[str, Tensor]]] = []  # of the step that is being accumulated
 
     def configure_model(self) -> None:
@@ -114,8 +115,13 @@ class Stage(L.LightningModule):
         return (self.trainer.global_step + 1) % every == 0
 
     def on_train_start(self) -> None:
-        """The clock of examples per second starts here, and again after each validation."""
-        self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
+        """The clock of speeds starts here, and again after each validation."""
+        self._since, self._waited, self._examples, self._tokens = time.perf_counter(), self.waited, 0, 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches."""
+        return self.trainer.train_dataloader.waited
 
     def on_validation_end(self) -> None:
         """See ``on_train_start``."""
@@ -152,6 +158,7 @@ class Stage(L.LightningModule):
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "examples_per_second": self._examples * processes / spent,
             "tokens_per_second": self._tokens * processes / spent,
+            "waited_per_second": (self.waited - self._waited) / spent,  # for batches
         }
         self.on_train_start()
         for logger in self.loggers:
@@ -244,8 +251,10 @@ def encode(model: ToolFormerMicro, batch: CallBatch, requests: bool) -> Encoded:
     tools, prompts = pack(batch.tools.ids, batch.tools.mask), pack(batch.prompt_ids, batch.prompt_mask)
     if not requests or not prompts.lengths:
         return Encoded(model.pool(model.read_packed(tools), batch.tools.mask), None, None)
-    read, reading = model.read_packed(tools + prompts).split([len(tools.ids), len(prompts.ids)])
-    return Encoded(model.pool(read, batch.tools.mask), model.pool(reading, batch.prompt_mask), reading)
+    read, width = model.read_packed(tools + prompts), max(tools.lengths + prompts.lengths)
+    masks = [F.pad(mask, (0, width - mask.shape[1])) for mask in (batch.tools.mask, batch.prompt_mask)]
+    gists, request = model.pool(read, torch.cat(masks)).split([len(tools.lengths), len(prompts.lengths)])
+    return Encoded(gists, request, read[len(tools.ids) :])
 
 
 def schema_rows(tools: ToolBatch) -> tuple[Pack, Tensor]:
