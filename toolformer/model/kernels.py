@@ -20,18 +20,18 @@ class Norm(torch.autograd.Function):
         """In fp32, as the library does."""
         wide = x.to(torch.float32)
         scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-        normed = (wide * scale).to(x.dtype)
+        normed = wide * scale
+        ctx.dtype = x.dtype
         ctx.save_for_backward(normed, scale, weight)
-        return weight * normed
+        return weight * normed.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         """``dw`` is the sum of ``dy n``."""
         (grad,), (normed, scale, weight) = grads, ctx.saved_tensors
-        down = weight * grad
-        mean = (down * normed).mean(-1, keepdim=True)
-        x = torch.addcmul(down, normed.to(down.dtype), mean, value=-1).mul_(scale).to(normed.dtype)
-        return x, (grad * normed).flatten(0, -2).sum(0), None
+        down = (weight * grad).to(scale.dtype)
+        x = torch.addcmul(down, normed, (down * normed).mean(-1, keepdim=True), value=-1).mul_(scale)
+        return x.to(ctx.dtype), (grad * normed.to(ctx.dtype)).flatten(0, -2).sum(0), None
 
 
 class RowNorm(Qwen2RMSNorm):

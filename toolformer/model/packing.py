@@ -64,17 +64,17 @@ def padded(packed: Tensor, mask: Tensor) -> Tensor:
 def attend_rows(
     query: Tensor, key: Tensor, value: Tensor, lengths: list[int], *, causal: bool, scaling: float
 ) -> Tensor:
-    """Attention within each of the packed rows: each ``(N, H, d)`` -> ``(N, H, d)``.
+    """Attention within each of the packed rows: each ``(1, N, H, d)`` -> ``(1, N, H, d)``.
 
     On a CPU row by row, which computes nothing in vain; on a GPU all at once, as many small calls would be waiting.
     """
     if query.device.type != "cpu":
         return attend_padded(query, key, value, lengths, causal=causal, scaling=scaling)
     mixed = []
-    for row in zip(*(x.split(lengths) for x in (query, key, value)), strict=True):
-        one = (x.transpose(0, 1)[None] for x in row)
-        mixed.append(F.scaled_dot_product_attention(*one, is_causal=causal, scale=scaling)[0].transpose(0, 1))
-    return torch.cat(mixed)
+    for row in zip(*(x.split(lengths, 1) for x in (query, key, value)), strict=True):
+        one = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in row), is_causal=causal, scale=scaling)
+        mixed.append(one.transpose(1, 2))
+    return torch.cat(mixed, 1)
 
 
 def attend_padded(
@@ -85,9 +85,9 @@ def attend_padded(
     width = torch.arange(max(lengths), device=query.device)
     mask = width < ends[:, None]
     seen = mask[:, None, None] & (width <= width[:, None]) if causal else mask[:, None, None]
-    wide = (padded(x, mask).transpose(1, 2) for x in (query, key, value))
+    wide = (padded(x[0], mask).transpose(1, 2) for x in (query, key, value))
     mixed = F.scaled_dot_product_attention(*wide, attn_mask=seen, scale=scaling)
-    return mixed.transpose(1, 2)[mask]
+    return mixed.transpose(1, 2)[mask][None]
 
 
 class PackedAttention(Qwen2Attention):
@@ -100,12 +100,12 @@ class PackedAttention(Qwen2Attention):
         if lengths is None:
             return super().forward(hidden_states, position_embeddings, *args, **kw)
         query, key, value = (
-            project(hidden_states[0]).unflatten(-1, (-1, self.head_dim))
+            project(hidden_states).unflatten(-1, (-1, self.head_dim))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        cos, sin = (x[0, :, None] for x in position_embeddings)
+        cos, sin = (x[:, :, None] for x in position_embeddings)
         query, key = (Rotation.apply(x, cos, sin) for x in (query, key))
         if self.num_key_value_groups > 1:
-            key, value = (x.repeat_interleave(self.num_key_value_groups, 1) for x in (key, value))
+            key, value = (x.repeat_interleave(self.num_key_value_groups, 2) for x in (key, value))
         mixed = attend_rows(query, key, value, lengths, causal=self.is_causal, scaling=self.scaling)
-        return self.o_proj(mixed.flatten(1))[None], None
+        return self.o_proj(mixed.flatten(2)), None

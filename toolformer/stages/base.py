@@ -121,7 +121,8 @@ class Stage(L.LightningModule):
     @property
     def waited(self) -> float:
         """Seconds that training has waited for batches."""
-        return self.trainer.train_dataloader.waited
+        loader: Any = self.trainer.train_dataloader
+        return loader.waited
 
     def on_validation_end(self) -> None:
         """See ``on_train_start``."""
