@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 
-import pytest
 import torch
 from data.tiny_rows import ALARMS, PIZZA, TOOLS, TRAIN, WEATHER, prompts, row, rows
 
 from toolformer.calls import render
-from toolformer.data.batches import ALL, NEAREST, CallBatch, collate_calls, collate_tools, length_buckets, pad
+from toolformer.data.batches import ALL, NEAREST, CallBatch, collate_calls, collate_tools, pad
 from toolformer.data.masking import Rows
 from toolformer.records import Example, Tool, ToolCall
 
@@ -107,18 +106,6 @@ def lengths(batch: CallBatch) -> tuple[list[int], list[int]]:
 def test_rows_and_tools_are_sorted_by_length():
     for found in lengths(collate_calls(rows(), prompts())):
         assert found == sorted(found)
-
-
-@pytest.mark.parametrize("buckets", [1, 2, 3, 4, 50])
-@pytest.mark.parametrize("count", [1, 3, 7])
-def test_buckets_cover_each_row_once(buckets: int, count: int):
-    of = [random.Random(i).randint(1, 9) for i in range(count)]
-    _, mask = pad([[1] * n for n in of])
-    slices = length_buckets(mask, buckets)
-    assert [i for rows_, _ in slices for i in range(count)[rows_]] == list(range(count)) and len(slices) <= buckets
-    for rows_, width in slices:
-        assert width == max(of[rows_]) and mask[rows_, :width].sum() == sum(of[rows_])
-    assert length_buckets(mask[:0], buckets) == []
 
 
 def test_tools_alone():

@@ -14,6 +14,7 @@ from toolformer.inference.engine import Engine, Request
 from toolformer.inference.grammar import Grammar
 from toolformer.records import Example, Tool, ToolCall
 from toolformer.schemas import filled, form, gaps
+from toolformer.stages.base import encode
 from toolformer.stages.tool_calling import ToolCalling
 
 NULLABLE = {"type": ["string", "null"]}
@@ -120,7 +121,7 @@ def learned(request):
     stage = ToolCalling(model, filling, lr=1e-3, warmup_steps=0, contrast_weight=0.0, rebuild_weight=0.0)
     batch, optimizer = collate_calls(asked, filling), torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(100):
-        loss = stage.losses(batch, model.encode_tools(batch.tools.ids, batch.tools.mask))["loss"]
+        loss = stage.losses(batch, encode(model, batch, stage.reads_requests))["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

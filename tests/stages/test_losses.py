@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -16,18 +17,19 @@ from data.tiny_rows import TOOLS, prompts, rows, tokenizer
 from model.tiny import tiny
 from torch import Tensor
 
-from toolformer.data.batches import CallBatch, collate_calls
-from toolformer.data.masking import mask_rows
+from toolformer.data.batches import NEAREST, CallBatch, collate_calls
+from toolformer.data.masking import Rows, mask_rows
 from toolformer.data.negatives import Negatives
 from toolformer.data.prompts import Prompts
 from toolformer.data.tokenizer import from_rows
 from toolformer.data.toolworld import ToolWorld
 from toolformer.model import ToolFormerMicro
-from toolformer.stages.base import Stage, encode_tools, freeze_parameters, needed_tools
-from toolformer.stages.gist_contrast import GistContrast, offered_tools
+from toolformer.model.losses import pointer_loss
+from toolformer.stages.base import Encoded, Stage, encode, freeze_parameters, needed_tools, offered_tools
+from toolformer.stages.gist_contrast import GistContrast, contrast_loss
 from toolformer.stages.optimizers import MuonAdamW, build_optimizer, warmup_cosine
 from toolformer.stages.schema_autoencoding import SchemaAutoEncoding
-from toolformer.stages.tool_calling import ToolCalling
+from toolformer.stages.tool_calling import ToolCalling, called_before
 
 STAGES: list[Any] = [SchemaAutoEncoding, GistContrast, ToolCalling]
 SHAPE = {"vocab_size": len(tokenizer()), "eos_token_id": prompts().end, "no_tool_gist": True}
@@ -43,7 +45,7 @@ def make(kind: type[Stage], model: ToolFormerMicro, **settings: Any) -> Stage:
 
 
 def losses(stage: Stage, batch: CallBatch) -> dict[str, Tensor]:
-    return stage.losses(batch, encode_tools(stage.model, batch.tools, stage.buckets))
+    return stage.losses(batch, encode(stage.model, batch, stage.reads_requests))
 
 
 def batch_of_rows(seed: int = 0) -> CallBatch:
@@ -119,20 +121,19 @@ def close(a: Tensor, b: Tensor, name: str = "") -> None:
     torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-5, msg=lambda text: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("buckets", [1, 3])
-def test_losses_are_their_definitions(buckets: int):
+def test_losses_are_their_definitions():
     model, batch = tiny(**SHAPE).double(), batch_of_rows()
     wanted = {name: value.float() for name, value in reference(model, batch).items()}
     found = {name: value.float() for name, value in losses(make(SchemaAutoEncoding, model), batch).items()}
     assert found.keys() == {"loss"}
     close(found["loss"], wanted["rebuild"], "rebuild")
-    stage = make(GistContrast, model, length_buckets=buckets, rebuild_weight=0.3)
+    stage = make(GistContrast, model, rebuild_weight=0.3)
     found = {name: value.float() for name, value in losses(stage, batch).items()}
     close(found["contrast"], wanted["contrast"], "contrast")
     close(found["loss"], wanted["contrast"] + 0.3 * wanted["rebuild"], "loss")
     weights = {"call": 1.0, "whether": 0.6, "pointer": 0.7, "contrast": 0.2, "rebuild": 0.3}
     settings = {f"{name}_weight": weight for name, weight in weights.items() if name != "call"}
-    stage = make(ToolCalling, model, length_buckets=buckets, **settings)
+    stage = make(ToolCalling, model, **settings)
     found = {name: value.float() for name, value in losses(stage, batch).items()}
     assert found.keys() == {*weights, "loss"}
     for name, value in wanted.items():
@@ -140,21 +141,90 @@ def test_losses_are_their_definitions(buckets: int):
     close(found["loss"], torch.stack([weights[name] * wanted[name] for name in weights]).sum(), "loss")
 
 
+# ---- packed rows against rows one at a time
+
+
+def plain(stage: Stage, batch: CallBatch) -> dict[str, Tensor]:
+    """The stage's losses with nothing packed, shared or padded: each schema and each request goes through alone."""
+    model, weights = stage.model, {"call": 1.0}
+    gists = gists_of(model, batch, list(range(len(batch.tools.ids))))
+    asked = [ids[mask][None] for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)]
+    readings = [model.read(ids, torch.ones_like(ids).bool()) for ids in asked]
+    requests = [model.pool(read, torch.ones(read.shape[:2]).bool()) for read in readings]
+    encoded = Encoded(gists, torch.cat(requests) if requests else None, None)
+
+    def told(totals: list[tuple[Tensor, Tensor]]) -> Tensor:
+        return torch.stack([total for total, _ in totals]).sum() / torch.stack([count for _, count in totals]).sum()
+
+    def rebuild() -> Tensor:
+        totals = []
+        for t, own in enumerate(batch.tools.rebuild_mask):
+            memory, mask = model.memory(gists[t : t + 1], torch.zeros(1, 1, dtype=torch.long))
+            ids, labels = (x[t][own][None] for x in (batch.tools.rebuild_ids, batch.tools.rebuild_labels))
+            totals.append(model.next_token_loss(model.decode(ids, memory=memory, memory_mask=mask), ids, labels))
+        return told(totals)
+
+    if isinstance(stage, SchemaAutoEncoding):
+        return {"loss": rebuild()}
+    contrast = contrast_loss(model, batch, encoded, stage.temperature, True)
+    if isinstance(stage, GistContrast):
+        parts = {"contrast": contrast, "rebuild": rebuild()}
+        return {**parts, "loss": contrast + stage.rebuild_weight * parts["rebuild"]}
+    totals, scores = [], []
+    for i, own in enumerate(batch.attention_mask):
+        row, request = slice(i, i + 1), requests[i]
+        ids, labels, focus = (x[i][own][None] for x in (batch.input_ids, batch.labels, batch.focus))
+        memory, mask = model.memory(gists, batch.tool_index[row])
+        if model.config.focus:
+            nearest = model.nearest(request, gists, batch.tool_index[row])[:, None]
+            mask = model.focused(mask, torch.where(focus == NEAREST, nearest, focus))
+        states = model.decode(ids, memory=memory, memory_mask=mask)
+        totals.append(model.next_token_loss(states, ids, labels, reading=readings[i]))
+        if model.pointer is not None:
+            called = called_before(batch.call_targets[row], batch.tool_index.shape[1])
+            starts = states[:, batch.call_starts[i]]
+            scores.append(model.point(starts, request, gists, batch.tool_index[row], called))
+    parts = {"call": told(totals)}
+    if scores:
+        parts["whether"], parts["pointer"] = pointer_loss(torch.cat(scores), batch.call_targets)
+        weights |= {"whether": stage.whether_weight, "pointer": stage.pointer_weight}
+    parts |= {"contrast": contrast, "rebuild": rebuild()}
+    weights |= {"contrast": stage.contrast_weight, "rebuild": stage.rebuild_weight}
+    return {**parts, "loss": torch.stack([weights[name] * parts[name] for name in parts]).sum()}
+
+
+def without_tools() -> Rows:
+    """Requests that offer none."""
+    return [(replace(example, tools=()), []) for example, _ in rows() if not example.calls and example.draft is None]
+
+
+NANO = {
+    "copy_head": True, "focus": True, "encoder_attention": "bidirectional", "pooling_segments": True,
+    "pooling_depth": 2,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", STAGES)
-@pytest.mark.parametrize("shape", [{}, {"pointer": False}, {"pointer_query": "encoder", "no_tool_gist": False}])
-def test_length_buckets_change_no_value_and_no_gradient(kind: Any, shape: dict[str, Any]):
-    batch, results = batch_of_rows(1), []
-    for buckets in (1, 3):
+@pytest.mark.parametrize("shape", [{}, {"pointer": False, "no_tool_gist": False}, {"pointer_query": "encoder"}, NANO])
+def test_packed_rows_are_rows_one_at_a_time(monkeypatch: pytest.MonkeyPatch, kind: Any, shape: dict[str, Any]):
+    """The same losses, and the same gradient of every weight; one of the requests has no tools."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)  # then only the library's norms round to fp32
+    batch, results = collate_calls([*mask_rows(rows(), 0.5, random.Random(1)), *without_tools()], prompts()), []
+    for way in (losses, plain):
         model = tiny(**{**SHAPE, **shape}).double()
-        parts = losses(make(kind, model, length_buckets=buckets), batch)
+        parts = way(make(kind, model), batch)
         parts["loss"].backward()
-        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        assert all(gradient.isfinite().all() for gradient in grads.values())
-        results.append(({n: v.detach() for n, v in parts.items()}, grads))
-    for one, three in zip(*results, strict=True):
-        assert one.keys() == three.keys()
-        for name in one:
-            close(one[name], three[name], name)
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        results.append({**{name: value.detach() for name, value in parts.items()}, **gradients})
+    assert results[0].keys() == results[1].keys()
+    for name, found in results[0].items():
+        torch.testing.assert_close(found, results[1][name], rtol=1e-5, atol=1e-7, msg=lambda text: f"{name}: {text}")  # noqa: B023  # used at once
+
+
+@pytest.mark.parametrize("shape", [{"no_tool_gist": False}, NANO])
+def test_a_batch_without_tools_teaches_the_reply(shape: dict[str, Any]):
+    parts = losses(make(ToolCalling, tiny(**{**SHAPE, **shape})), collate_calls(without_tools(), prompts()))
+    assert parts["call"] > 0 and parts["loss"].isfinite()
 
 
 def test_parts_of_weight_zero_are_not_computed():

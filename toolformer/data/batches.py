@@ -44,17 +44,6 @@ class CallBatch(NamedTuple):
     focus: Tensor  # (B, T) whose gists alone are seen: j = the row's j-th tool, ALL, or NEAREST
 
 
-def length_buckets(mask: Tensor, buckets: int) -> list[tuple[slice, int]]:
-    """Rows sorted by length, cut into slices of like length: ``(rows, width)``, so that little padding is computed.
-
-    ``mask (B, T)`` is right-padded. One bucket is the whole batch.
-    """
-    lengths = mask.sum(-1)
-    size = max(1, -(-len(mask) // buckets))
-    slices = [slice(i, min(i + size, len(mask))) for i in range(0, len(mask), size)]
-    return [(rows, int(lengths[rows].max())) for rows in slices]
-
-
 def pad(sequences: Sequence[Sequence[int]], value: int = 0, *, left: bool = False) -> tuple[Tensor, Tensor]:
     """Ragged lists -> ``(B, T)`` long and its bool mask."""
     width = max((len(s) for s in sequences), default=0)

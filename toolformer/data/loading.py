@@ -6,6 +6,7 @@ Batch k never depends on the batches before it, so a run that was killed goes on
 from __future__ import annotations
 
 import random
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -111,6 +112,7 @@ class ResumableLoader:
     def __init__(self, batches: Batches, total: int, *, rank: int = 0, world: int = 1, workers: int = 0):
         self.batches, self.total, self.rank, self.world, self.workers = batches, total, rank, world, workers
         self.done = 0
+        self.waited = 0.0  # seconds in which training had nothing to do, so far
         self._stream: Callable[[], Generator[CallBatch] | None] = lambda: None
 
     def __len__(self) -> int:
@@ -140,9 +142,12 @@ class ResumableLoader:
             worker_init_fn=in_worker,
             multiprocessing_context="fork" if self.workers else None,  # a source need not be picklable
         )
-        for batch in loader:
+        stream, began = iter(loader), time.perf_counter()
+        for batch in stream:
+            self.waited += time.perf_counter() - began
             self.done += 1
             yield batch
+            began = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run has come, and over what."""

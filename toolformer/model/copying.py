@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from toolformer.model.configuration import ToolFormerConfig
+from toolformer.model.losses import NEVER
+from toolformer.model.packing import Pack, padded
 
 COPY_MATCH = (2.0, 2.0)  # logits that one and two equal tokens start with
 
@@ -56,6 +58,42 @@ class CopyHead(nn.Module):
         both = same & (before[:, -asked - 1 : -1, None] == before[:, None, :total])
         bias = self.match[0] * same + self.match[1] * both
         return (self.query(states) @ keys.mT * self.scaling + bias).masked_fill(~allowed, float("-inf"))
+
+    def packed(
+        self, states: Tensor, asked: Tensor, rows: Pack, table: Tensor, reading: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in training, of those states alone that are asked for a token: places ``asked (R,)`` of N.
+
+        ``states (N, D)`` are of packed ``rows``, ``table (V, D)`` embeds tokens, ``reading`` is as in ``packed_loss``.
+        Returns ``scores (R, T)``, -inf where not allowed, the tokens ``following (R, T)`` the positions, -1 where not
+        allowed, and the logit of copying ``gate (R,)``.
+        """
+        keys, place = self.key(states), rows.positions
+        if reading is not None:
+            read, at = reading
+            behind = place[at] > 0
+            keys = keys.index_add(0, at[behind] - 1, self.read(read[behind]).to(keys.dtype))
+        lengths = torch.tensor(rows.lengths, device=states.device)
+        width = torch.arange(max(rows.lengths), device=states.device)
+        mask, said = width < lengths[:, None], rows.ids.new_full((len(lengths), len(width)), -1)
+        said[mask] = rows.ids
+        row, place = rows.rows[asked], place[asked]
+        counts = torch.bincount(row, minlength=len(lengths))
+        some = torch.arange(int(counts.max()), device=states.device) < counts[:, None]
+        query = padded(self.query(states[asked]), some)
+        scores = (query @ padded(keys, mask).mT)[some] * self.scaling
+        ids, last = said[row], rows.ids[asked]
+        same = ids == last[:, None]
+        both = same & (F.pad(ids, (1, 0), value=-1)[:, :-1] == F.pad(ids, (1, 0), value=-1).gather(1, place[:, None]))
+        allowed = width < place[:, None]
+        none = place == 0  # the first position has nothing to copy, but a softmax needs something
+        scores = scores + self.match[0] * same + self.match[1] * both
+        scores = scores.masked_fill(~(allowed | none[:, None]), float("-inf"))
+        following = F.pad(ids, (0, 1), value=-1)[:, 1:].masked_fill(~allowed, -1)
+        ahead = padded((F.embedding(rows.ids, table) @ self.next.weight.T)[:, 0], mask)
+        ahead = F.pad(ahead, (0, 1))[:, 1:][row]
+        gate = self.gate(states[asked])[:, 0] + (scores.softmax(-1) * ahead).sum(-1)
+        return scores, following, gate.masked_fill(none, NEVER)
 
     def willing(self, states: Tensor, shares: Tensor, following: Tensor) -> Tensor:
         """The logit of copying ``(B, t)``: ``shares (B, t, T)`` of attention, ``following (B, T, D)`` embedded."""

@@ -5,7 +5,7 @@ Letters as in ``model.modeling``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,23 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, eager_attention_forward
 
 from toolformer.model.configuration import ToolFormerConfig
+from toolformer.model.packing import padded
+
+
+class View(NamedTuple):
+    """Which slots a position sees, as attention wants it; made once for all layers."""
+
+    bias: Tensor  # (B, 1, T or 1, M), added to the scores
+    some: Tensor  # (B, T or 1, 1) bool: whether it sees any
+
+
+def view(mask: Tensor, bias: Tensor | None = None) -> View:
+    """``mask (B, T or 1, M)`` bool, and what is added to the scores of its open slots."""
+    some = mask.any(-1, keepdim=True)
+    open_slots = mask | ~some  # a softmax over nothing is NaN: look anywhere, then count it as 0
+    if bias is None:
+        bias = torch.zeros((), dtype=torch.get_default_dtype(), device=mask.device)
+    return View(bias.masked_fill(~open_slots, torch.finfo(bias.dtype).min)[:, None], some)
 
 
 class CrossAttention(nn.Module):
@@ -36,46 +53,44 @@ class CrossAttention(nn.Module):
         self,
         hidden: Tensor,
         memory: Tensor,
-        memory_mask: Tensor,
+        memory_mask: Tensor | View,
         cache: EncoderDecoderCache | None = None,
-        bias: Tensor | None = None,
+        packed: Tensor | None = None,
     ) -> Tensor:
         """``hidden (B, T, D)``, ``memory (B, M, D)`` -> ``(B, T, D)``.
 
-        ``memory_mask`` is bool, ``(B, M)`` or, where each position has its own view, ``(B, T, M)``; ``bias (B, T, M)``
-        is added to the scores. A position that may look at nothing gets zeros. Projected keys and values are kept in
-        ``cache`` for the next token.
+        ``memory_mask`` is bool, ``(B, M)`` or, where each position has its own view, ``(B, T, M)``; or that as a
+        ``View``. A position that may look at nothing gets zeros. Projected keys and values are kept in ``cache`` for
+        the next token. Where ``memory (N, D)`` is packed rows, ``packed (B, M)`` says where their tokens stand.
         """
-        if memory.shape[1] == 0:
+        if memory.shape[-2] == 0:
             return torch.zeros_like(hidden)
-        if memory_mask.dim() == 2:
-            memory_mask = memory_mask[:, None]
+        if isinstance(memory_mask, Tensor):
+            memory_mask = view(memory_mask[:, None] if memory_mask.dim() == 2 else memory_mask)
         query = self._heads(self.q_proj(hidden))
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
             key, value = layer.keys, layer.values
         else:
-            key, value = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+            key, value = self.k_proj(memory), self.v_proj(memory)
+            if packed is not None:
+                key, value = padded(key, packed), padded(value, packed)
+            key, value = self._heads(key), self._heads(value)
             if cache is not None:
                 key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
                 cache.is_updated[self.layer_idx] = True
-        some = memory_mask.any(-1, keepdim=True)
-        open_slots = memory_mask | ~some  # a softmax over nothing is NaN: look anywhere, then count it as 0
-        if bias is None:
-            bias = torch.zeros(open_slots.shape, dtype=query.dtype, device=query.device)
-        bias = bias.to(query.dtype).masked_fill(~open_slots, torch.finfo(query.dtype).min)[:, None]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         mixed, _ = attend(
             self,
             query,
             key,
             value,
-            bias.expand(-1, -1, hidden.shape[1], -1),
+            memory_mask.bias.to(query.dtype).expand(-1, -1, hidden.shape[1], -1),
             dropout=0.0,
             scaling=self.scaling,
             is_causal=False,
         )
-        return self.o_proj(mixed.flatten(2)) * some
+        return self.o_proj(mixed.flatten(2)) * memory_mask.some
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)
@@ -91,9 +106,9 @@ class PoolingBlock(nn.Module):
         self.mlp_norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = Qwen2MLP(config)
 
-    def forward(self, gists: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
-        """``gists (U, K, D)`` refined by ``encoded (U, S, D)``."""
-        gists = gists + self.attn(self.attn_norm(gists), encoded, mask)
+    def forward(self, gists: Tensor, encoded: Tensor, mask: Tensor, packed: Tensor | None = None) -> Tensor:
+        """``gists (U, K, D)`` refined by ``encoded (U, S, D)``, or ``(N, D)`` as in ``CrossAttention``."""
+        gists = gists + self.attn(self.attn_norm(gists), encoded, mask, packed=packed)
         return gists + self.mlp(self.mlp_norm(gists))
 
 
@@ -113,10 +128,12 @@ class GistPooling(nn.Module):
         self.norm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, encoded: Tensor, mask: Tensor) -> Tensor:
-        """``encoded (U, S, D)``, ``mask (U, S)`` -> gists of unit root mean square."""
-        gists = self.attn(self.queries.expand(len(encoded), -1, -1), encoded, mask, bias=self.segments(mask))
+        """``encoded (U, S, D)``, or packed ``(N, D)``, and ``mask (U, S)`` -> gists of unit root mean square."""
+        packed = mask if encoded.dim() == 2 else None
+        seen = view(mask[:, None], self.segments(mask))
+        gists = self.attn(self.queries.expand(len(mask), -1, -1), encoded, seen, packed=packed)
         for block in self.blocks:
-            gists = block(gists, encoded, mask)
+            gists = block(gists, encoded, mask, packed)
         return self.norm(gists)
 
     def segments(self, mask: Tensor) -> Tensor | None:

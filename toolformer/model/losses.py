@@ -43,8 +43,7 @@ def copy_cross_entropy(
     attended to (-inf = not at all), ``following (R, T)`` which token stands behind it, ``gate (R,)`` the logit of
     copying.
     """
-    writing = F.linear(hidden, weight).float()
-    write = writing.gather(1, labels[:, None])[:, 0] - writing.logsumexp(-1)
+    write = -F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="none")
     scores = scores.float()
     right = following == labels[:, None]
     copy = scores.masked_fill(~right, NEVER).logsumexp(-1) - scores.logsumexp(-1)
@@ -73,7 +72,8 @@ def pointer_loss(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Two cross-entropies, each the mean over its decisions. Calls are a multiset: at each decision any tool that is
     called there or later is right.
     """
-    tools, decided, call = scores[..., 1:].float(), targets >= 0, targets > 0
+    tools = scores[..., 1:].float().clamp(min=NEVER)  # a request without tools has -inf alone: its loss is 0, not NaN
+    decided, call = targets >= 0, targets > 0
     if not decided.any() or not tools.shape[-1]:
         return scores[..., :1].sum() * 0.0, scores[..., :1].sum() * 0.0
     any_tool = tools.logsumexp(-1)

@@ -23,8 +23,10 @@ from transformers.models.qwen2.modeling_qwen2 import (
 
 from toolformer.model.configuration import ToolFormerConfig
 from toolformer.model.copying import COPY_MATCH, CopyHead, GistCache
-from toolformer.model.gists import CrossAttention, GistPooling
+from toolformer.model.gists import CrossAttention, GistPooling, view
+from toolformer.model.kernels import RowNorm
 from toolformer.model.losses import NEVER, copy_cross_entropy, linear_cross_entropy
+from toolformer.model.packing import Pack, PackedAttention
 from toolformer.model.pointer import HALFWAY, ToolPointer
 
 
@@ -33,6 +35,7 @@ class GatedDecoderLayer(Qwen2DecoderLayer):
 
     def __init__(self, config: ToolFormerConfig, layer_idx: int):
         super().__init__(config, layer_idx)
+        self.self_attn.__class__ = PackedAttention  # the library builds it; it learns to read packed rows
         self.cross_attn_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.cross_attn = CrossAttention(config, layer_idx)
         # tanh(0) = 0: with gate_init 0 the decoder is exactly Qwen at step 0
@@ -93,6 +96,7 @@ class SchemaEncoder(Qwen2Model, _Initialised):
         self.bidirectional = config.encoder_attention == "bidirectional"
         attentions: list[Any] = [layer.self_attn for layer in self.layers]
         for attention in attentions:
+            attention.__class__ = PackedAttention
             attention.is_causal = not self.bidirectional
 
     def encode(self, embedded: Tensor, mask: Tensor) -> Tensor:
@@ -104,6 +108,10 @@ class SchemaEncoder(Qwen2Model, _Initialised):
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
         out = self(inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False)
         return out.last_hidden_state
+
+    def encode_packed(self, embedded: Tensor, rows: Pack) -> Tensor:
+        """The same for packed rows: ``embedded (N, D)`` -> ``(N, D)``."""
+        return self(inputs_embeds=embedded[None], use_cache=False, **rows.inputs()).last_hidden_state[0]
 
 
 class GistDecoder(Qwen2Model, _Initialised):
@@ -136,6 +144,9 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         self.no_tool = nn.Parameter(torch.empty(config.hidden_size)) if config.no_tool_gist else None
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+        for module in self.modules():
+            if type(module) is Qwen2RMSNorm:
+                module.__class__ = RowNorm
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The one table of encoder, decoder and output head."""
@@ -155,8 +166,12 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """Tokens ``(B, T)`` of schemas or prompts as the encoder reads them ``(B, T, D)``; zero where padded."""
         return self.encoder.encode(self.embed_tokens(input_ids), mask) * mask[..., None]
 
+    def read_packed(self, rows: Pack) -> Tensor:
+        """As ``read``, of packed rows: ``(N, D)``."""
+        return self.encoder.encode_packed(self.embed_tokens(rows.ids), rows)
+
     def pool(self, reading: Tensor, mask: Tensor) -> Tensor:
-        """What was read ``(B, T, D)`` -> gists ``(B, K, D)``."""
+        """What was read, ``(B, T, D)`` or packed ``(N, D)``, -> gists ``(B, K, D)``; ``mask (B, T)``."""
         return self.gist_pool(reading, mask)
 
     def encode_request(self, input_ids: Tensor, mask: Tensor) -> Tensor:
@@ -236,6 +251,31 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         """Prompt tokens ``(B, T)`` -> decoder states ``(B, T, D)``; memory, its mask and caches go in as keywords."""
         out = self.decoder(inputs_embeds=self.embed_tokens(input_ids), attention_mask=attention_mask, **kw)
         return out.last_hidden_state
+
+    def decode_packed(self, rows: Pack, gists: Tensor, seen: Tensor) -> Tensor:
+        """Packed rows over the gists of all tools at once: ``seen (N, U)`` says whose each token sees -> ``(N, D)``."""
+        slots, mask = gists.flatten(0, 1), seen.repeat_interleave(self.config.num_gists, dim=1)
+        if self.no_tool is not None:
+            slots, mask = torch.cat([self.no_tool.to(slots.dtype)[None], slots]), F.pad(mask, (1, 0), value=True)
+        memory: dict[str, Any] = {"memory": slots[None], "memory_mask": view(mask[None])} if len(slots) else {}
+        embedded = self.embed_tokens(rows.ids)[None]
+        return self.decoder(inputs_embeds=embedded, use_cache=False, **memory, **rows.inputs()).last_hidden_state[0]
+
+    def packed_loss(
+        self, states: Tensor, rows: Pack, labels: Tensor, reading: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Summed loss and number of supervised tokens of packed rows: ``states (N, D)``, ``labels (N,)``.
+
+        A state answers for the token behind it: what a row's first label says is not read. ``reading``: the prompts as
+        they were ``read (P, D)``, and the places ``(P,)`` of their tokens among the N.
+        """
+        place = rows.positions
+        asked = ((labels != -100) & (place > 0)).nonzero()[:, 0] - 1  # the states that are asked for a token
+        targets = labels[asked + 1]
+        if self.copy_head is None or not len(asked):
+            return linear_cross_entropy(states[asked], self.lm_head.weight, targets)
+        scores, following, gate = self.copy_head.packed(states, asked, rows, self.embed_tokens.weight, reading)
+        return copy_cross_entropy(states[asked], self.lm_head.weight, targets, scores, following, gate)
 
     def next_token_loss(
         self,

@@ -10,17 +10,19 @@ import time
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor
 
-from toolformer.data.batches import CallBatch, ToolBatch, collate_calls, length_buckets
+from toolformer.data.batches import CallBatch, ToolBatch, collate_calls
 from toolformer.data.masking import Rows
 from toolformer.data.prompts import Prompts
 from toolformer.model.modeling import ToolFormerMicro
+from toolformer.model.packing import Pack, pack
 from toolformer.stages.optimizers import build_optimizer, warmup_cosine
 from toolformer.stages.sharding import shard, whole
 
@@ -37,7 +39,6 @@ class Stage(L.LightningModule):
         warmup_steps: optimiser steps of linear warm-up, then a cosine to ``lr * lr_floor`` at ``trainer.max_steps``.
         optimizer: ``adamw`` or ``muon``.
         freeze: patterns of parameter names (``decoder.layers.*.mlp.*``) that this stage leaves alone.
-        length_buckets: a batch is computed in so many parts of like length: less padding, the same result.
         bad_steps: ``stop`` or ``skip`` a step whose gradient is not finite; its batches are kept in either case.
     """
 
@@ -52,19 +53,18 @@ class Stage(L.LightningModule):
         optimizer: str = "adamw",
         weight_decay: float = 0.01,
         freeze: Sequence[str] = (),
-        length_buckets: int = 1,
         bad_steps: str = "stop",
     ):
         super().__init__()
         self.model, self.prompts = model, prompts
         self.lr, self.lr_floor, self.warmup_steps = lr, lr_floor, warmup_steps
-        self.optimizer_name, self.weight_decay, self.buckets = optimizer, weight_decay, length_buckets
+        self.optimizer_name, self.weight_decay = optimizer, weight_decay
         if bad_steps not in ("stop", "skip"):
             raise ValueError(f"stage.module.bad_steps is {bad_steps!r}; use stop or skip")
         self.bad_steps = bad_steps
         self.scalars: list[str] = []  # see ``shard``
         freeze_parameters(model, freeze)
-        self._since, self._examples, self._tokens = 0.0, 0, 0
+        self._since, self._waited, self._examples, self._tokens = 0.0, 0.0, 0, 0
         self._window: list[tuple[CallBatch, dict[str, Tensor]]] = []  # of the step that is being accumulated
 
     def configure_model(self) -> None:
@@ -72,20 +72,35 @@ class Stage(L.LightningModule):
         if self.device_mesh is not None:
             self.scalars = shard(self, self.trainer.strategy.root_device.type)
 
-    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+    @property
+    def reads_requests(self) -> bool:
+        """Whether the losses need the requests as the encoder reads them."""
+        return False
+
+    def losses(self, batch: CallBatch, encoded: Encoded) -> dict[str, Tensor]:
         """The parts of the loss; their weighted sum under ``loss``."""
         raise NotImplementedError
 
+    def rebuild(self, tools: ToolBatch, gists: Tensor) -> Tensor:
+        """Mean next-token loss of each schema, read from nothing but its own gists ``(U, K, D)``."""
+        rows, seen = schema_rows(tools)
+        return self.rebuilt(tools, rows, self.model.decode_packed(rows, gists, seen))
+
+    def rebuilt(self, tools: ToolBatch, rows: Pack, states: Tensor) -> Tensor:
+        """The same of schemas ``rows`` that the decoder has read: ``states (N, D)``."""
+        total, count = self.model.packed_loss(states, rows, tools.rebuild_labels[tools.rebuild_mask])
+        return total / count.clamp(min=1)
+
     def training_step(self, batch: CallBatch, batch_idx: int) -> Tensor:
         """One batch; its parts are logged with those of the step's other batches."""
-        gists = encode_tools(self.model, batch.tools, self.buckets)
-        parts = self.losses(batch, gists)
+        encoded = encode(self.model, batch, self.reads_requests)
+        parts = self.losses(batch, encoded)
         self._examples += len(batch.input_ids) or len(batch.tools.ids)
         self._tokens += int(batch.attention_mask.sum()) + int(batch.tools.mask.sum())
         measured = {f"train/{name}": value.detach() for name, value in parts.items()}
         if self.logging_step:
             self.log("loss", parts["loss"].detach(), prog_bar=True, logger=False)
-            measured |= gist_statistics(gists.detach().float())
+            measured |= gist_statistics(encoded.gists.detach().float())
         self._window.append((batch, measured))
         return parts["loss"]
 
@@ -100,8 +115,14 @@ class Stage(L.LightningModule):
         return (self.trainer.global_step + 1) % every == 0
 
     def on_train_start(self) -> None:
-        """The clock of examples per second starts here, and again after each validation."""
-        self._since, self._examples, self._tokens = time.perf_counter(), 0, 0
+        """The clock of speeds starts here, and again after each validation."""
+        self._since, self._waited, self._examples, self._tokens = time.perf_counter(), self.waited, 0, 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training has waited for batches."""
+        loader: Any = self.trainer.train_dataloader
+        return loader.waited
 
     def on_validation_end(self) -> None:
         """See ``on_train_start``."""
@@ -138,6 +159,7 @@ class Stage(L.LightningModule):
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "examples_per_second": self._examples * processes / spent,
             "tokens_per_second": self._tokens * processes / spent,
+            "waited_per_second": (self.waited - self._waited) / spent,  # for batches
         }
         self.on_train_start()
         for logger in self.loggers:
@@ -160,7 +182,7 @@ class Stage(L.LightningModule):
     def validation_step(self, rows: Rows, batch_idx: int) -> None:
         """The same losses on fresh rows."""
         batch = self.to_device(collate_calls(rows, self.prompts))
-        parts = self.losses(batch, encode_tools(self.model, batch.tools, self.buckets))
+        parts = self.losses(batch, encode(self.model, batch, self.reads_requests))
         self.log_dict({f"validation/{name}": value for name, value in parts.items()}, batch_size=len(rows))
 
     def to_device(self, batch: CallBatch) -> CallBatch:
@@ -217,37 +239,29 @@ def freeze_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> None:
         parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
 
 
-def encode_tools(model: ToolFormerMicro, tools: ToolBatch, buckets: int) -> Tensor:
-    """Gists ``(U, K, D)``, encoded in ``buckets`` of like length."""
-    parts = [
-        model.encode_tools(tools.ids[rows, :width], tools.mask[rows, :width])
-        for rows, width in length_buckets(tools.mask, buckets)
-    ]
-    return torch.cat(parts) if parts else model.encode_tools(tools.ids, tools.mask)
+class Encoded(NamedTuple):
+    """What the encoder has read of a batch."""
+
+    gists: Tensor  # (U, K, D)
+    request: Tensor | None  # (B, K, D) gists of the prompts
+    reading: Tensor | None  # (P, D) the prompts, packed
 
 
-def encode_requests(model: ToolFormerMicro, batch: CallBatch, buckets: int) -> tuple[Tensor, Tensor]:
-    """The gists of each prompt ``(B, K, D)``, and the prompt as it was read ``(B, T', D)``; ``buckets`` as above."""
-    gists, readings = [], []
-    for rows, width in length_buckets(batch.prompt_mask, buckets):
-        mask = batch.prompt_mask[rows, :width]
-        read = model.read(batch.prompt_ids[rows, :width], mask)
-        gists.append(model.pool(read, mask))
-        readings.append(torch.nn.functional.pad(read, (0, 0, 0, batch.prompt_mask.shape[1] - width)))
-    return torch.cat(gists), torch.cat(readings)
+def encode(model: ToolFormerMicro, batch: CallBatch, requests: bool) -> Encoded:
+    """The tools, and the prompts if ``requests``, read in one pass without padding."""
+    tools, prompts = pack(batch.tools.ids, batch.tools.mask), pack(batch.prompt_ids, batch.prompt_mask)
+    if not requests or not prompts.lengths:
+        return Encoded(model.pool(model.read_packed(tools), batch.tools.mask), None, None)
+    read, width = model.read_packed(tools + prompts), max(tools.lengths + prompts.lengths)
+    masks = [F.pad(mask, (0, width - mask.shape[1])) for mask in (batch.tools.mask, batch.prompt_mask)]
+    gists, request = model.pool(read, torch.cat(masks)).split([len(tools.lengths), len(prompts.lengths)])
+    return Encoded(gists, request, read[len(tools.ids) :])
 
 
-def rebuild_loss(model: ToolFormerMicro, tools: ToolBatch, gists: Tensor, buckets: int) -> Tensor:
-    """Mean next-token loss of each schema, read from nothing but its own gists ``(U, K, D)``."""
-    memory, memory_mask = model.memory(gists, torch.arange(len(gists), device=gists.device)[:, None])
-    totals, counts = [], []
-    for rows, width in length_buckets(tools.rebuild_mask, buckets):
-        ids, inputs = tools.rebuild_ids[rows, :width], {"memory": memory[rows], "memory_mask": memory_mask[rows]}
-        states = model.decode(ids, **inputs)
-        total, count = model.next_token_loss(states, ids, tools.rebuild_labels[rows, :width])
-        totals.append(total)
-        counts.append(count)
-    return torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)
+def schema_rows(tools: ToolBatch) -> tuple[Pack, Tensor]:
+    """What the decoder rebuilds, packed, and which gists each token sees, ``(N, U)``: those of its own tool."""
+    rows = pack(tools.rebuild_ids, tools.rebuild_mask)
+    return rows, rows.rows[:, None] == torch.arange(len(tools.ids), device=rows.ids.device)
 
 
 def needed_tools(batch: CallBatch) -> Tensor:
@@ -256,3 +270,12 @@ def needed_tools(batch: CallBatch) -> Tensor:
     rows, places = (batch.call_targets > 0).nonzero(as_tuple=True)
     needed[rows, batch.tool_index[rows, batch.call_targets[rows, places] - 1]] = True
     return needed
+
+
+def offered_tools(batch: CallBatch) -> Tensor:
+    """Which of the U tools each request offers: ``(B, U)`` bool."""
+    offered = torch.zeros(
+        len(batch.tool_index), len(batch.tools.ids) + 1, dtype=torch.bool, device=batch.tool_index.device
+    )
+    offered.scatter_(1, batch.tool_index % offered.shape[1], True)  # -1 lands in the last column, which is dropped
+    return offered[:, :-1]

@@ -9,7 +9,7 @@ from toolformer.data.batches import CallBatch, collate_calls
 from toolformer.data.masking import Rows
 from toolformer.model.losses import info_nce
 from toolformer.model.modeling import ToolFormerMicro
-from toolformer.stages.base import Stage, encode_requests, needed_tools, rebuild_loss
+from toolformer.stages.base import Encoded, Stage, needed_tools, offered_tools
 
 
 class GistContrast(Stage):
@@ -36,13 +36,17 @@ class GistContrast(Stage):
         self.temperature, self.in_batch = temperature, in_batch
         self.rebuild_weight, self.rebuild_every = rebuild_weight, rebuild_every
 
-    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+    @property
+    def reads_requests(self) -> bool:
+        """Always."""
+        return True
+
+    def losses(self, batch: CallBatch, encoded: Encoded) -> dict[str, Tensor]:
         """``contrast``, ``rebuild`` and their weighted sum."""
-        request, _ = encode_requests(self.model, batch, self.buckets)
-        contrast = contrast_loss(self.model, batch, request, gists, self.temperature, self.in_batch)
+        contrast = contrast_loss(self.model, batch, encoded, self.temperature, self.in_batch)
         parts = {"contrast": contrast, "loss": contrast}
         if self.rebuild_weight and self.every(self.rebuild_every):
-            parts["rebuild"] = rebuild_loss(self.model, batch.tools, gists, self.buckets)
+            parts["rebuild"] = self.rebuild(batch.tools, encoded.gists)
             parts["loss"] = contrast + self.rebuild_weight * parts["rebuild"]
         return parts
 
@@ -60,24 +64,15 @@ class GistContrast(Stage):
             self.log("validation/nearest", hit.float().mean(), batch_size=len(hit))
 
 
-def offered_tools(batch: CallBatch) -> Tensor:
-    """Which of the U tools each request offers: ``(B, U)`` bool."""
-    offered = torch.zeros(
-        len(batch.tool_index), len(batch.tools.ids) + 1, dtype=torch.bool, device=batch.tool_index.device
-    )
-    offered.scatter_(1, batch.tool_index % offered.shape[1], True)  # -1 lands in the last column, which is dropped
-    return offered[:, :-1]
-
-
 def contrast_loss(
     model: ToolFormerMicro,
     batch: CallBatch,
-    request: Tensor,
-    gists: Tensor,
+    encoded: Encoded,
     temperature: float,
     in_batch: bool,
 ) -> Tensor:
-    """InfoNCE between the encoded requests ``(B, D)`` and the gists ``(U, K, D)`` of the batch."""
+    """InfoNCE between the encoded requests and the gists of the batch."""
+    assert encoded.request is not None
     needed = needed_tools(batch)
     allowed = torch.ones_like(needed) if in_batch else offered_tools(batch)
-    return info_nce(model.embed(request), model.embed(gists), needed, allowed, temperature)
+    return info_nce(model.embed(encoded.request), model.embed(encoded.gists), needed, allowed, temperature)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from toolformer.data.batches import CallBatch
-from toolformer.stages.base import Stage, rebuild_loss
+from toolformer.stages.base import Encoded, Stage
 
 
 class SchemaAutoEncoding(Stage):
     """Rebuild the schema from its gists."""
 
-    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: CallBatch, encoded: Encoded) -> dict[str, Tensor]:
         """One part: the schema's next-token loss."""
-        return {"loss": rebuild_loss(self.model, batch.tools, gists, self.buckets)}
+        return {"loss": self.rebuild(batch.tools, encoded.gists)}

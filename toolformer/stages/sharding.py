@@ -23,12 +23,7 @@ def shard(stage: Any, device: str) -> list[str]:
 
     Returns:
         Names of the model's scalars: while in shards, they are vectors of one element.
-
-    Raises:
-        ValueError: the processes would gather a layer unequally often, and wait for each other forever.
     """
-    if stage.buckets > 1:
-        raise ValueError(f"stage.module.length_buckets is {stage.buckets}; with trainer=fsdp it must be 1")
     scalars = [name for name, parameter in stage.model.named_parameters() if parameter.ndim == 0]
     for name in scalars:
         place, _, key = name.rpartition(".")

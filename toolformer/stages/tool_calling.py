@@ -7,14 +7,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from toolformer.calls import parse
-from toolformer.data.batches import NEAREST, CallBatch, length_buckets
+from toolformer.data.batches import NEAREST, CallBatch
 from toolformer.data.masking import Rows
 from toolformer.inference.engine import Engine, Request
 from toolformer.metrics import Row
 from toolformer.metrics.answers import ExactMatch
 from toolformer.metrics.selection import ToolSelectionAccuracy
 from toolformer.model.losses import pointer_loss
-from toolformer.stages.base import Stage, encode_requests, rebuild_loss
+from toolformer.model.packing import pack
+from toolformer.stages.base import Encoded, Stage, offered_tools, schema_rows
 from toolformer.stages.gist_contrast import contrast_loss
 
 
@@ -70,44 +71,57 @@ class ToolCalling(Stage):
             self.log(f"validation/{name}", value)
         self.answers.reset()
 
-    def losses(self, batch: CallBatch, gists: Tensor) -> dict[str, Tensor]:
+    @property
+    def reads_requests(self) -> bool:
+        """Where contrast, pointer or copy head are there to read them."""
+        model = self.model
+        return bool(self.contrast_weight) or model.needs_request or model.copy_head is not None
+
+    def losses(self, batch: CallBatch, encoded: Encoded) -> dict[str, Tensor]:
         """``call`` (next token), ``whether``, ``pointer``, ``contrast``, ``rebuild`` and their weighted sum."""
         model = self.model
-        request, reading = gists.new_zeros(0), None
-        if self.contrast_weight or model.needs_request or model.copy_head is not None:
-            request, reading = encode_requests(model, batch, self.buckets)
-        memory, memory_mask = model.memory(gists, batch.tool_index)
-        if model.config.focus:
-            nearest = model.nearest(request, gists, batch.tool_index)[:, None]
-            memory_mask = model.focused(memory_mask, torch.where(batch.focus == NEAREST, nearest, batch.focus))
-        totals, counts, deciding = [], [], []
-        for rows, width in length_buckets(batch.attention_mask, self.buckets):
-            inputs = {"memory": memory[rows], "memory_mask": memory_mask[rows]}
-            if model.config.focus:
-                inputs["memory_mask"] = inputs["memory_mask"][:, :width]
-            ids = batch.input_ids[rows, :width]
-            read = model.decode(ids, **inputs)
-            at = batch.call_starts[rows].clamp(max=width - 1).unsqueeze(-1).expand(-1, -1, read.shape[-1])
-            copied = None if reading is None else reading[rows]
-            total, count = model.next_token_loss(read, ids, batch.labels[rows, :width], reading=copied)
-            totals.append(total)
-            counts.append(count)
-            deciding.append(read.gather(1, at))
-        parts = {"call": torch.stack(totals).sum() / torch.stack(counts).sum().clamp(min=1)}
+        calls, schemas = pack(batch.input_ids, batch.attention_mask), None
+        rows, seen = calls, self.seen(batch, encoded)
+        if self.rebuild_weight and self.every(
+            self.rebuild_every
+        ):  # in the same pass: the decoder reads one long row either way
+            schemas, own = schema_rows(batch.tools)
+            rows, seen = calls + schemas, torch.cat([seen, own])
+        states = model.decode_packed(rows, encoded.gists, seen)
+        states, rebuilt = states[: len(calls.ids)], states[len(calls.ids) :]
+        begins = calls.begins
+        at = batch.prompt_mask.nonzero()
+        reading = None if encoded.reading is None else (encoded.reading, begins[at[:, 0]] + at[:, 1])
+        total, count = model.packed_loss(states, calls, batch.labels[batch.attention_mask], reading)
+        parts = {"call": total / count.clamp(min=1)}
         weights = {"call": 1.0}
         if model.pointer is not None and self.pointer_weight:
             called = called_before(batch.call_targets, batch.tool_index.shape[1])
-            scores = model.point(torch.cat(deciding), request, gists, batch.tool_index, called)
+            deciding = states[begins[:, None] + batch.call_starts]  # (B, P, D)
+            scores = model.point(deciding, encoded.request, encoded.gists, batch.tool_index, called)
             parts["whether"], parts["pointer"] = pointer_loss(scores, batch.call_targets)
             weights |= {"whether": self.whether_weight, "pointer": self.pointer_weight}
         if self.contrast_weight:
-            parts["contrast"] = contrast_loss(model, batch, request, gists, self.temperature, True)
+            parts["contrast"] = contrast_loss(model, batch, encoded, self.temperature, True)
             weights["contrast"] = self.contrast_weight
-        if self.rebuild_weight and self.every(self.rebuild_every):
-            parts["rebuild"] = rebuild_loss(model, batch.tools, gists, self.buckets)
+        if schemas is not None:
+            parts["rebuild"] = self.rebuilt(batch.tools, schemas, rebuilt)
             weights["rebuild"] = self.rebuild_weight
         parts["loss"] = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return parts
+
+    def seen(self, batch: CallBatch, encoded: Encoded) -> Tensor:
+        """Whose gists each token of the requests sees, packed: ``(N, U)``."""
+        mask = batch.attention_mask
+        row = mask.nonzero()[:, 0]
+        seen = offered_tools(batch)[row]
+        if not self.model.config.focus or not batch.tool_index.shape[1]:
+            return seen
+        assert encoded.request is not None
+        nearest = self.model.nearest(encoded.request, encoded.gists, batch.tool_index)[:, None]
+        focus = torch.where(batch.focus == NEAREST, nearest, batch.focus)[mask]
+        only = batch.tool_index[row, focus.clamp(min=0)][:, None]
+        return seen & ((focus[:, None] < 0) | (only == torch.arange(seen.shape[1], device=seen.device)))
 
 
 def called_before(targets: Tensor, tools: int) -> Tensor:
