@@ -59,7 +59,7 @@ def test_a_form_has_every_parameter_and_is_read_back():
 
 def test_the_built_in_rows_know_what_is_missing():
     found = lacking(100)
-    assert len(found) > 3
+    assert len(found) >= 3
     for example, tools in found:
         assert len(gaps(example.draft, called(example, tools))) == 1 and not example.calls and example.reply
     assert all(example.draft is None for example, _ in rows() if example.stratum != "parameter_missing")

