@@ -40,6 +40,7 @@ class Answer:
     """What was written. ``choices`` holds the pointer's probabilities (no call first) at each decision it took.
 
     ``asked`` names the required parameters that drafts had no value for; ``tokens`` still has the drafts, ``text`` not.
+    ``unread`` says why a request was not even read; of one that was, it is empty.
     """
 
     text: str = ""
@@ -47,6 +48,7 @@ class Answer:
     finished: bool = False
     choices: list[list[float]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    unread: str = ""
 
 
 class Row:
