@@ -62,7 +62,8 @@ class Row:
         self.engine, self.place, self.request, self.on_token = engine, place, request, on_token
         config = engine.model.config
         self.forms, self.points = config.forms != "none", decoding == "pointed"
-        self.decides = self.points or (config.focus and decoding == "free")  # whether the pointer is asked
+        self.focuses = config.focus
+        self.decides = self.points or (self.focuses and decoding == "free")  # whether the pointer is asked
         self.prompt = engine.prompts.prompt(request.messages, room=engine.max_new_tokens)
         self.answer = Answer()
         self.matcher: Any = None
@@ -90,8 +91,10 @@ class Row:
     def decide(self, shares: list[float]) -> None:
         """Takes the pointer's probabilities, no call first: the tool or none, and the grammar of that choice."""
         tools, grammar = self.request.tools, self.engine.grammar
-        self.focus = max(range(len(tools)), key=shares[1:].__getitem__, default=ALL)
-        self.called |= {self.focus} - {ALL}
+        nearest = max(range(len(tools)), key=shares[1:].__getitem__, default=ALL)
+        self.called |= {nearest} - {ALL}
+        if self.focuses:
+            self.focus = nearest
         if not self.points:
             self.calls += 1
             return
@@ -134,7 +137,7 @@ class Row:
         closes = token == prompts.call_close
         if closes and self.points:
             self.matcher = None
-        if self.constrained and self.engine.model.config.focus:
+        if self.constrained and self.focuses:
             self._look_at_named(token)
         self.unread.append((token, ALL if closes else self.focus))  # the next decision is made in view of all tools
 
