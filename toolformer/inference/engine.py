@@ -8,8 +8,10 @@ Letters as in ``model.modeling``.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ from toolformer.records import Tool
 
 __all__ = ["DECODINGS", "Answer", "Decoding", "Engine", "Request"]
 REFILL = 0.6  # waiting requests join when no more than this part of a full batch is being written
+TOKENS = 2**16  # kept of all rows together: of longer prompts fewer are written at a time
+PAIRS = 2**22  # of tokens that look at each other while prompts are read: one of 2,048, or 128 of 181
 LAUNCH = {"cpu": 16, "cuda": 2048}  # tokens that could be encoded in the time that one more batch costs
 
 
@@ -94,19 +98,28 @@ class Engine:
         of that place, as soon as it is decided (of what a grammar forces, several at once).
         """
         rows = self._rows(requests, decoding, on_token)
-        waiting = deque(sorted(rows, key=lambda row: len(row.prompt)))
-        batch = self._batch(rows)
+        for size, some in sittings(sorted(rows, key=_length), self.batch_size):
+            self._write(self._batch(some, size), deque(some), size, progress)
+        return [row.settle() for row in rows]
+
+    def _write(
+        self, batch: Batch, waiting: deque[Row], size: int, progress: Callable[[int], object] | None
+    ) -> None:
+        """Until all have ended: where rows of the batch have, others take their places."""
+        room = 0
         while waiting or batch.rows:
-            if waiting and len(batch.rows) <= REFILL * self.batch_size:
-                room = min(self.batch_size - len(batch.rows), len(waiting))
-                start, states = len(batch.rows), batch.admit([waiting.popleft() for _ in range(room)])
+            if len(batch.rows) <= REFILL * size:
+                room = size - len(batch.rows)
+            if room and waiting:
+                some = [waiting.popleft() for _ in range(readable(waiting, room))]
+                room -= len(some)
+                start, states = len(batch.rows), batch.admit(some)
             else:
                 start, states = 0, batch.read()
             before = len(batch.rows)
             self._advance(batch, start, states)
             if progress is not None:
                 progress(before - len(batch.rows))
-        return [row.settle() for row in rows]
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
@@ -115,11 +128,11 @@ class Engine:
     @torch.inference_mode()
     def first(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[Tensor, list[float]]]:
         """Next-token logits ``(V,)`` before anything is written, and the pointer's scores (none but when pointed)."""
-        rows = sorted(self._rows(requests, decoding), key=lambda row: len(row.prompt))
-        out: list[tuple[Tensor, list[float]]] = [(torch.empty(0), [])] * len(rows)
-        for start in range(0, len(rows), self.batch_size):
-            some = rows[start : start + self.batch_size]
-            batch = self._batch(some)
+        waiting = deque(sorted(self._rows(requests, decoding), key=_length))
+        out: list[tuple[Tensor, list[float]]] = [(torch.empty(0), [])] * len(waiting)
+        while waiting:
+            some = [waiting.popleft() for _ in range(readable(waiting, self.batch_size))]
+            batch = self._batch(some, len(some))
             states, slots = batch.admit(some), list(range(len(some)))
             logits = self._logits(states)
             if batch.said is not None:
@@ -134,8 +147,8 @@ class Engine:
             raise ValueError("decoding is 'pointed' but the model has no pointer; use free or constrained")
         return [Row(self, i, request, decoding, on_token) for i, request in enumerate(requests)]
 
-    def _batch(self, rows: Sequence[Row]) -> Batch:
-        """An empty batch with room for some rows; the tools of all of them are projected."""
+    def _batch(self, rows: Sequence[Row], size: int) -> Batch:
+        """An empty batch with room for ``size`` of some rows; the tools of all of them are projected."""
         if self._projected is None:
             self._projected = ProjectedTools(self.model)
         for row, places in zip(rows, self._projected.places([row.request.gists for row in rows]), strict=True):
@@ -143,7 +156,7 @@ class Engine:
         return Batch(
             self.model,
             self._projected,
-            min(self.batch_size, len(rows)),
+            min(size, len(rows)),
             widest=max((len(row.places) for row in rows), default=0),
             shared=len({row.places for row in rows}) == 1,
             pointing=any(row.decides for row in rows),
@@ -195,6 +208,29 @@ class Engine:
     def _logits(self, states: Tensor) -> Tensor:
         logits = self.model.lm_head(states)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _length(row: Row) -> int:
+    return len(row.prompt)
+
+
+def sittings(rows: list[Row], most: int) -> Iterator[tuple[int, list[Row]]]:
+    """Cuts rows of ascending length into those that share a cache, and says how many of them at a time.
+
+    ``most``, or where prompts are so long that these would hold more than ``TOKENS``, as many as do not; so that short
+    ones need not wait for it, none is then less than half as long as another.
+    """
+    while rows:
+        size = max(1, min(most, TOKENS // _length(rows[-1])))
+        cut = 0 if size == most else bisect_right(rows, _length(rows[-1]) // 2, key=_length)
+        yield size, rows[cut:]
+        rows = rows[:cut]
+
+
+def readable(rows: Sequence[Row], most: int) -> int:
+    """How many of the first ``most`` rows, of ascending length, may be read together: one, or within ``PAIRS``."""
+    within = (n for n, row in enumerate(islice(rows, most), start=1) if n * _length(row) ** 2 <= PAIRS)
+    return max(within, default=1)
 
 
 def buckets(lengths: Sequence[int], most: int, launch: int) -> list[tuple[int, int]]:
