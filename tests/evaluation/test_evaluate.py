@@ -135,10 +135,14 @@ def test_composability(scored):
 
 def test_a_second_run_writes_the_same_rows(scored, tmp_path):
     small = {**SMALL, "rows": 6, "control_rows": 3, "timing_rows": 0, "composability": {"tools": [], "rows": 0}}
-    for name, how in (("a", {"batch_size": 64}), ("b", {"batch_size": 3}), ("c", {"engine": "naive"})):
-        evaluate(hand_made(), prompts(), world(), tmp_path / name, **small, **how)
+    few = {"engine": "naive", "variants": ["plain"], "decodings": ["pointed"], "memories": ["real"]}
+    for name, how in (("a", {"batch_size": 64}), ("b", {"batch_size": 3}), ("c", few)):
+        evaluate(hand_made(), prompts(), world(), tmp_path / name, **{**small, **how})
     one, two, naive = ((tmp_path / name / "predictions.jsonl").read_text() for name in "abc")
-    assert one == two == naive
+    assert one == two
+    alike = {"variant": "plain", "decoding": "pointed", "memory": "real"}
+    same = [line for line in map(json.loads, one.splitlines()) if alike.items() <= line.items()]
+    assert len(same) == 6 and list(map(json.loads, naive.splitlines())) == same
     longer = (scored[1] / "predictions.jsonl").read_text()
     assert [line for line in one.splitlines() if '"memory": "real"' in line and '"plain"' in line][0] in longer
 

@@ -228,42 +228,46 @@ def test_constrained_decoding_looks_where_training_looked():
     assert compared > 100
 
 
-@pytest.mark.parametrize("forms", ["none", "required"])
 @pytest.mark.parametrize("decoding", DECODINGS)
-def test_it_writes_token_for_token_what_the_naive_engine_writes(decoding, forms):
+def test_it_writes_token_for_token_what_the_naive_engine_writes(decoding):
     """In float64, over ragged prompts and tools; what is told as it is written is the answer too."""
-    rng, called, counts = random.Random(f"{decoding} {forms}"), 0, set()
-    for seed, (focus, copy_head, no_tool) in enumerate(product([False, True], repeat=3)):
-        extras = {"focus": focus, "copy_head": copy_head, "no_tool_gist": no_tool, "forms": forms}
-        query = rng.choice(["both", "encoder", "decoder"])
-        model = random_model(seed, ends=1.5, pointer_query=query, tie_word_embeddings=False, **extras).double()
-        with torch.no_grad():  # some calls, some replies
+    rng, called, counts = random.Random(decoding), 0, set()
+    kinds = product([False, True], [False, True], [False, True], ["none", "required"])
+    for seed, (focus, copy_head, no_tool, forms) in enumerate(kinds):
+        model = random_model(
+            seed, focus=focus, copy_head=copy_head, no_tool_gist=no_tool, forms=forms,
+            pointer_query=rng.choice(["both", "encoder", "decoder"]), tie_word_embeddings=False,
+        ).double()  # fmt: skip
+        likely = torch.zeros(model.config.vocab_size).double()  # some calls, some replies, some that end
+        for mark in (prompts().call_open, prompts().call_close, prompts().end):
+            likely[mark] = rng.uniform(0.0, 9.0)
+        model.lm_head.bias = torch.nn.Parameter(likely)
+        with torch.no_grad():
             model.pointer.no_call.bias.sub_(rng.uniform(0.0, 8.0))
-            model.lm_head.weight[prompts().call_open] *= rng.uniform(1.0, 2.0)
-        limits = {"max_new_tokens": rng.choice([1, 5, 14, 30]), "most_calls": rng.choice([1, 3])}
+        limits = {"max_new_tokens": rng.choice([1, 4, 7, 18]), "most_calls": rng.choice([1, 3])}
+        limits["no_call_bias"] = rng.choice([0.0, 1.0])
         own = Prompts(prompts().tokenizer, forms=forms)
-        fast = Engine(model, own, batch_size=rng.choice([2, 5, 32]), **limits, no_call_bias=rng.choice([0.0, 1.0]))
-        naive = NaiveEngine(model, own, **limits, no_call_bias=fast.no_call_bias)
+        fast, naive = Engine(model, own, batch_size=rng.choice([2, 4, 8]), **limits), NaiveEngine(model, own, **limits)
+        naive._grammar = fast.grammar
+        known = [switch("lamp"), switch("radio", options=3), *rows()[seed][1]]
+        gists = fast.encode(known)
+        assert torch.allclose(gists[:2], naive.encode(known[:2]), atol=1e-5)
         asked = []
-        for example, tools in rng.sample(rows(), 8):
-            tools = rng.sample([*tools, switch("lamp"), switch("radio", options=3)], rng.choice([0, 1, 2, 4, 8]))
-            assert torch.allclose(fast.encode(tools), gists := naive.encode(tools), atol=1e-5)
-            asked.append(Request(example.messages, tools, gists))
+        for example, _ in rng.sample(rows(), 5):
+            places = rng.sample(range(len(known)), rng.choice([0, 1, 2, 3, len(known)]))
+            asked.append(Request(example.messages, [known[place] for place in places], gists[places]))
         told: list[list[int]] = [[] for _ in asked]
         answers = fast.answer(asked, decoding, on_token=lambda row, token, told=told: told[row].append(token))
         for answer, wanted, heard in zip(answers, naive.answer(asked, decoding), told, strict=True):
             assert answer.tokens == wanted.tokens == heard
             assert (answer.text, answer.finished, answer.asked) == (wanted.text, wanted.finished, wanted.asked)
-            assert [len(shares) for shares in answer.choices] == [len(shares) for shares in wanted.choices]
             for some, same in zip(answer.choices, wanted.choices, strict=True):
                 assert some == pytest.approx(same, abs=1e-4)
             called += prompts().call_open in answer.tokens
             counts.add(len(answer.tokens))
-        for (logits, scores), (same, wanted) in zip(
-            fast.first(asked, decoding), naive.first(asked, decoding), strict=True
-        ):
-            assert torch.allclose(logits, same, atol=1e-4) and scores == pytest.approx(wanted, abs=1e-3)
-    assert called > 5 and len(counts) > 4
+        for one, other in zip(fast.first(asked[:1], decoding), naive.first(asked[:1], decoding), strict=True):
+            assert torch.allclose(one[0], other[0], atol=1e-4) and one[1] == pytest.approx(other[1], abs=1e-3)
+    assert 5 < called < 75 and len(counts) > 4
 
 
 def test_a_reply_that_looks_like_a_call_is_not_one():
@@ -290,7 +294,7 @@ def test_long_prompts_are_read_by_few_and_short_ones_do_not_wait_for_them(monkey
     monkeypatch.setattr(engines, "PAIRS", 60_000)
     cut = sorted(plain._rows(asked, "pointed"), key=lambda row: len(row.prompt))
     parts = list(sittings(list(cut), 8))
-    assert sorted((row.place for _, part in parts for row in part)) == list(range(len(asked))) and len(parts) > 1
+    assert sorted(row.place for _, part in parts for row in part) == list(range(len(asked))) and len(parts) > 1
     assert all(size == 1 or size * len(row.prompt) <= 900 for size, part in parts for row in part)
     assert parts[-1][0] == 8, "short ones are written as many at a time as ever"
     assert readable(cut, 8) > 1 == readable(cut[-2:], 8)

@@ -82,7 +82,7 @@ class Batch:
                 self.said.make_room(more)
             positions = torch.arange(self.cache.shape[4], device=self.cache.device)[None]
             cos, sin = self.model.decoder.rotary_emb(self.cache, positions)
-            half = sin.shape[-1] // 2  # x rolled by half is what Qwen2 calls rotated, but for the sign of its first half
+            half = sin.shape[-1] // 2  # x rolled by half is Qwen2's rotated, but for the sign of its first half
             self.cos, self.sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
 
     def admit(self, rows: Sequence[Row]) -> Tensor:
@@ -149,7 +149,9 @@ class Batch:
             called[place, 0, list(self.rows[slot].called)] = True
         request = None if self.request is None else self.request[list(slots)]
         index, called = index.to(states.device), called.to(states.device)
-        tools = self.tools.points if len(self.tools.points) else self.tools.points.new_zeros(1, self.tools.points.shape[1])
+        tools = (
+            self.tools.points if len(self.tools.points) else self.tools.points.new_zeros(1, self.tools.points.shape[1])
+        )
         return self.model.pointer.scores(states[:, None], request, tools, index, called)[:, 0]
 
     def _reading(self, slots: slice) -> _Reading:

@@ -102,9 +102,7 @@ class Engine:
             self._write(self._batch(some, size), deque(some), size, progress)
         return [row.settle() for row in rows]
 
-    def _write(
-        self, batch: Batch, waiting: deque[Row], size: int, progress: Callable[[int], object] | None
-    ) -> None:
+    def _write(self, batch: Batch, waiting: deque[Row], size: int, progress: Callable[[int], object] | None) -> None:
         """Until all have ended: where rows of the batch have, others take their places."""
         room = 0
         while waiting or batch.rows:

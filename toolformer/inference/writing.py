@@ -194,5 +194,3 @@ class Row:
 
     def _text(self, tokens: list[int]) -> str:
         return str(self.engine.prompts.tokenizer.decode(tokens, skip_special_tokens=False))
-
-

@@ -298,7 +298,9 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         scores = scores.to(precise)
         shares = scores.softmax(-1)
         ahead = self.embed_tokens(ids[:, 1:])
-        gate = self.copy_head.willing(kept, shares.to(kept.dtype), ahead).to(precise)[..., None].masked_fill(~some, NEVER)
+        gate = (
+            self.copy_head.willing(kept, shares.to(kept.dtype), ahead).to(precise)[..., None].masked_fill(~some, NEVER)
+        )
         write = F.logsigmoid(-gate) + logits.to(precise).log_softmax(-1)
         copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), shares)
         return torch.logaddexp(write, F.logsigmoid(gate) + copied.log())
