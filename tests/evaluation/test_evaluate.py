@@ -135,10 +135,14 @@ def test_composability(scored):
 
 def test_a_second_run_writes_the_same_rows(scored, tmp_path):
     small = {**SMALL, "rows": 6, "control_rows": 3, "timing_rows": 0, "composability": {"tools": [], "rows": 0}}
-    for name, batch_size in (("a", 64), ("b", 3)):
-        evaluate(hand_made(), prompts(), world(), tmp_path / name, **small, batch_size=batch_size)
-    one, two = ((tmp_path / name / "predictions.jsonl").read_text() for name in "ab")
+    few = {"engine": "naive", "variants": ["plain"], "decodings": ["pointed"], "memories": ["real"]}
+    for name, how in (("a", {"batch_size": 64}), ("b", {"batch_size": 3}), ("c", few)):
+        evaluate(hand_made(), prompts(), world(), tmp_path / name, **{**small, **how})
+    one, two, naive = ((tmp_path / name / "predictions.jsonl").read_text() for name in "abc")
     assert one == two
+    alike = {"variant": "plain", "decoding": "pointed", "memory": "real"}
+    same = [line for line in map(json.loads, one.splitlines()) if alike.items() <= line.items()]
+    assert len(same) == 6 and list(map(json.loads, naive.splitlines())) == same
     longer = (scored[1] / "predictions.jsonl").read_text()
     assert [line for line in one.splitlines() if '"memory": "real"' in line and '"plain"' in line][0] in longer
 
@@ -173,6 +177,7 @@ def test_what_is_left_out_is_not_scored(tmp_path):
         ({"variants": ["masked", "hidden"]}, "evaluation.variants is .*; use some of plain, masked"),
         ({"decodings": []}, "evaluation.decodings is"),
         ({"memories": ["reel"]}, "use some of real, foreign, zero, missing"),
+        ({"engine": "fast"}, "evaluation.engine is 'fast'; use cached or naive"),
         ({"splits": []}, "name at least one split"),
         ({"rows": 0}, "evaluation.rows is 0; it must be at least 1"),
         ({"composability": {"rows": 3}}, "it has tools and rows"),

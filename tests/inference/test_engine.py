@@ -1,6 +1,7 @@
 """In: small real models. Out: whether decoding is what an uncached model would write, whatever the batch is."""
 
 import random
+from itertools import product
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ from tiny_caller import hand_made, prompts, random_model, rows, switch
 
 from toolformer.calls import Malformed, parse
 from toolformer.data.batches import ALL, pad
-from toolformer.inference.engine import DECODINGS, Answer, Engine, Request
+from toolformer.data.prompts import Prompts
+from toolformer.inference import engine as engines
+from toolformer.inference.engine import DECODINGS, Answer, Engine, Request, readable, sittings
+from toolformer.inference.naive import NaiveEngine
 from toolformer.records import Message, Tool
 
 
@@ -222,3 +226,86 @@ def test_constrained_decoding_looks_where_training_looked():
             matcher.consume_token(token)
             compared += 1
     assert compared > 100
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_it_writes_token_for_token_what_the_naive_engine_writes(decoding):
+    """In float64, over ragged prompts and tools; what is told as it is written is the answer too."""
+    rng, called, counts = random.Random(decoding), 0, set()
+    kinds = product([False, True], [False, True], [False, True], ["none", "required"])
+    for seed, (focus, copy_head, no_tool, forms) in enumerate(kinds):
+        model = random_model(
+            seed, focus=focus, copy_head=copy_head, no_tool_gist=no_tool, forms=forms,
+            pointer_query=rng.choice(["both", "encoder", "decoder"]), tie_word_embeddings=False,
+        ).double()  # fmt: skip
+        likely = torch.zeros(model.config.vocab_size).double()  # some calls, some replies, some that end
+        for mark in (prompts().call_open, prompts().call_close, prompts().end):
+            likely[mark] = rng.uniform(0.0, 9.0)
+        model.lm_head.bias = torch.nn.Parameter(likely)
+        with torch.no_grad():
+            model.pointer.no_call.bias.sub_(rng.uniform(0.0, 8.0))
+        limits = {"max_new_tokens": rng.choice([1, 4, 7, 18]), "most_calls": rng.choice([1, 3])}
+        limits["no_call_bias"] = rng.choice([0.0, 1.0])
+        own = Prompts(prompts().tokenizer, forms=forms)
+        fast, naive = Engine(model, own, batch_size=rng.choice([2, 4, 8]), **limits), NaiveEngine(model, own, **limits)
+        naive._grammar = fast.grammar
+        known = [switch("lamp"), switch("radio", options=3), *rows()[seed][1]]
+        gists = fast.encode(known)
+        assert torch.allclose(gists[:2], naive.encode(known[:2]), atol=1e-5)
+        asked = []
+        for example, _ in rng.sample(rows(), 5):
+            places = rng.sample(range(len(known)), rng.choice([0, 1, 2, 3, len(known)]))
+            asked.append(Request(example.messages, [known[place] for place in places], gists[places]))
+        told: list[list[int]] = [[] for _ in asked]
+        answers = fast.answer(asked, decoding, on_token=lambda row, token, told=told: told[row].append(token))
+        for answer, wanted, heard in zip(answers, naive.answer(asked, decoding), told, strict=True):
+            assert answer.tokens == wanted.tokens == heard
+            assert (answer.text, answer.finished, answer.asked) == (wanted.text, wanted.finished, wanted.asked)
+            for some, same in zip(answer.choices, wanted.choices, strict=True):
+                assert some == pytest.approx(same, abs=1e-4)
+            called += prompts().call_open in answer.tokens
+            counts.add(len(answer.tokens))
+        for one, other in zip(fast.first(asked[:1], decoding), naive.first(asked[:1], decoding), strict=True):
+            assert torch.allclose(one[0], other[0], atol=1e-4) and one[1] == pytest.approx(other[1], abs=1e-3)
+    assert 5 < called < 75 and len(counts) > 4
+
+
+def test_a_reply_that_looks_like_a_call_is_not_one():
+    """With focus a constrained answer looks at the tool that a call has named; without the mark there is no call."""
+    model, tools = random_model(focus=True, tie_word_embeddings=False), [switch("lamp"), switch("radio")]
+    said = prompts().ids('{"name": "nothing", "arguments": {}} and {"name": "lamp"')
+    engine = Engine(model, prompts(), max_new_tokens=len(said))
+    asked = [Request([Message("user", "lamp please")], tools, engine.encode(tools))]
+    engine._choose = lambda batch, start, states, slots: [said[len(batch.rows[slot].answer.tokens)] for slot in slots]
+    seen: list[int] = []
+    (answer,) = engine.answer(asked, "constrained", on_token=lambda row, token: seen.append(token))
+    assert answer.tokens == seen == said
+
+
+def test_long_prompts_are_read_by_few_and_short_ones_do_not_wait_for_them(monkeypatch):
+    """What is kept, and what looks at what while prompts are read, is bounded whatever the lengths; answers are not."""
+    model = random_model(ends=1.5, copy_head=True).double()
+    texts = [" ".join(["lamp please"] * n) for n in (1, 90, 2, 1, 60, 3, 80, 1, 2, 20)]
+    tools = [switch("lamp"), switch("radio")]
+    plain = Engine(model, prompts(), batch_size=8, max_new_tokens=6)
+    asked = [Request([Message("user", text)], tools, plain.encode(tools)) for text in texts]
+    wanted = plain.answer(asked, "pointed")
+    monkeypatch.setattr(engines, "TOKENS", 900)
+    monkeypatch.setattr(engines, "PAIRS", 60_000)
+    cut = sorted(plain._rows(asked, "pointed"), key=lambda row: len(row.prompt))
+    parts = list(sittings(list(cut), 8))
+    assert sorted(row.place for _, part in parts for row in part) == list(range(len(asked))) and len(parts) > 1
+    assert all(size == 1 or size * len(row.prompt) <= 900 for size, part in parts for row in part)
+    assert parts[-1][0] == 8, "short ones are written as many at a time as ever"
+    assert readable(cut, 8) > 1 == readable(cut[-2:], 8)
+    read: list[tuple[int, int]] = []
+    admit = engines.Batch.admit
+
+    def watched(batch, some):
+        read.append((len(some), max(len(row.prompt) for row in some)))
+        return admit(batch, some)
+
+    monkeypatch.setattr(engines.Batch, "admit", watched)
+    assert [answer.tokens for answer in plain.answer(asked, "pointed")] == [answer.tokens for answer in wanted]
+    assert sum(some for some, _ in read) == len(asked)
+    assert all(some == 1 or some * longest**2 <= 60_000 for some, longest in read)

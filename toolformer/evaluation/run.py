@@ -35,9 +35,11 @@ from toolformer.evaluation.provenance import provenance
 from toolformer.evaluation.scoring import answered, judged, prediction, readable, summarised
 from toolformer.evaluation.timing import timing
 from toolformer.inference.engine import DECODINGS, Decoding, Engine
+from toolformer.inference.naive import NaiveEngine
 from toolformer.model.modeling import ToolFormerMicro
 from toolformer.reporting.tables import table
 
+ENGINES = {"cached": Engine, "naive": NaiveEngine}
 COMPOSABILITY = {"tools": (5, 10, 20, 50, 100, 200), "rows": 100}
 
 
@@ -61,6 +63,7 @@ def evaluate(
     leave_out: Sequence[str] = (),
     composability: Mapping[str, Any] = COMPOSABILITY,
     timing_rows: int = 20,
+    engine: str = "cached",
     batch_size: int = 64,
     max_new_tokens: int = 192,
     most_calls: int = 4,
@@ -88,6 +91,7 @@ def evaluate(
         leave_out: patterns of split/variant/decoding/memory that are not scored, e.g. ``test_seen/masked/*/*``.
         composability: ``tools``, the numbers of tools on offer, and ``rows``; 0 rows = leave it out.
         timing_rows: requests that are timed one by one; 0 = none.
+        engine: cached, or naive: recomputes everything for each token; the same answers, to compare with.
         batch_size: requests decoded together.
         max_new_tokens: a longer answer is cut there, and counted as truncated.
         most_calls: calls in one answer.
@@ -107,16 +111,16 @@ def evaluate(
     model.eval()
     try:
         limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "most_calls": most_calls}
-        engine = Engine(model, prompts, **limits, no_call_bias=no_call_bias or 0.0)
+        writer = ENGINES[engine](model, prompts, **limits, no_call_bias=no_call_bias or 0.0)
         metrics: dict[str, Any] = {"provenance": provenance(model, found, settings)}
         if "pointed" in settings["decodings"] and calibration_rows:
             validation = split_rows(source, "validation", calibration_rows, tools_per_request, seed)
-            metrics["calibration"] = calibrate(engine, readable(engine, validation), most_false=most_false)
-            engine.no_call_bias = metrics["calibration"]["no_call_bias"]
+            metrics["calibration"] = calibrate(writer, readable(writer, validation), most_false=most_false)
+            writer.no_call_bias = metrics["calibration"]["no_call_bias"]
         with tqdm(total=_answers(found, settings), unit="answer", disable=not progress, smoothing=0.05) as bar:
-            scores, details, lines = _score_all(engine, found, settings, bar, source.selects_only)
-            last = readable(engine, found["test_unseen" if "test_unseen" in found else list(found)[-1]])
-            metrics |= {"splits": scores, "breakdown": details, **_beyond(engine, last, settings, bar)}
+            scores, details, lines = _score_all(writer, found, settings, bar, source.selects_only)
+            last = readable(writer, found["test_unseen" if "test_unseen" in found else list(found)[-1]])
+            metrics |= {"splits": scores, "breakdown": details, **_beyond(writer, last, settings, bar)}
     finally:
         model.train(training)
     _write(Path(folder), metrics, lines)
@@ -145,6 +149,8 @@ def _check(settings: Mapping[str, Any]) -> None:
         wrong = [name for name in settings[key] if name not in allowed]
         if wrong or not settings[key]:
             raise ValueError(f"evaluation.{key} is {settings[key]}; use some of {', '.join(allowed)}")
+    if settings["engine"] not in ENGINES:
+        raise ValueError(f"evaluation.engine is {settings['engine']!r}; use {' or '.join(ENGINES)}")
     if not settings["splits"]:
         raise ValueError("evaluation.splits is []; name at least one split, e.g. test_unseen")
     if set(settings["composability"]) != {"tools", "rows"}:

@@ -86,13 +86,16 @@ class Grammar:
             raise ValueError(f"no grammar can be made: {matcher.get_error().strip().splitlines()[0]}")
         return matcher
 
-    def allowed(self, matchers: Sequence[LLMatcher | None], vocab_size: int) -> np.ndarray:
-        """One row of booleans a matcher, ``(rows, V)``; ``None`` allows everything."""
-        bits = np.full((len(matchers), self.words), -1, dtype=np.int32)
+    def allowed(self, matchers: Sequence[LLMatcher], vocab_size: int) -> np.ndarray:
+        """One row of booleans a matcher, ``(rows, V)``."""
+        bits = np.empty((len(matchers), self.words), dtype=np.int32)
         for row, matcher in enumerate(matchers):
-            if matcher is not None:
-                matcher.unsafe_compute_mask_ptr(bits[row].ctypes.data, bits[row].nbytes)
+            matcher.unsafe_compute_mask_ptr(bits[row].ctypes.data, bits[row].nbytes)
         return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocab_size].astype(bool)
+
+    def accepts(self, matcher: LLMatcher, token: int) -> bool:
+        """Whether ``token`` may come next; ``forced`` ones must have been consumed. Costs no mask."""
+        return matcher.validate_tokens([token]) == 1
 
     def _one_call(self, tool: Tool) -> str:
         arguments = _closed(tool.parameters)

@@ -82,11 +82,14 @@ def _pieces(write: Callable[[Told], Result], tokenizer: Tokenizer) -> Generator[
     thread = threading.Thread(target=work, name="stream")
     thread.start()
     try:
-        decoder = DecodeStream(skip_special_tokens=False)
+        decoder, rest = DecodeStream(skip_special_tokens=False), list[int]()
         while (token := told.get()) is not None:
             piece = decoder.step(tokenizer, token)
+            rest = [] if piece else [*rest, token]
             if piece:
                 yield piece
+        if rest:  # an answer that is cut within a letter
+            yield tokenizer.decode(rest, skip_special_tokens=False)
     finally:
         closed.set()
         thread.join()

@@ -333,11 +333,15 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         if attention_mask is not None:
             allowed = allowed & attention_mask[:, None, : total - 1].bool()
         some = allowed.any(-1, keepdim=True)
-        scores = self.copy_head.scores(kept, keys[:, :-1], ids, allowed | ~some).float()
+        scores = self.copy_head.scores(kept, keys[:, :-1], ids, allowed | ~some)
+        precise = torch.promote_types(scores.dtype, torch.float32)
+        scores = scores.to(precise)
         shares = scores.softmax(-1)
         ahead = self.embed_tokens(ids[:, 1:])
-        gate = self.copy_head.willing(kept, shares.to(kept.dtype), ahead).float()[..., None].masked_fill(~some, NEVER)
-        write = F.logsigmoid(-gate) + logits.float().log_softmax(-1)
+        gate = (
+            self.copy_head.willing(kept, shares.to(kept.dtype), ahead).to(precise)[..., None].masked_fill(~some, NEVER)
+        )
+        write = F.logsigmoid(-gate) + logits.to(precise).log_softmax(-1)
         copied = torch.zeros_like(write).scatter_add_(2, ids[:, None, 1:].expand_as(scores), shares)
         return torch.logaddexp(write, F.logsigmoid(gate) + copied.log())
 
