@@ -108,10 +108,13 @@ class Engine:
         return gists
 
     def answer(
-        self, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], None] | None = None
+        self, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], None] | None = None,
+        on_token: Callable[[int, int], None] | None = None,
     ) -> list[Answer]:
         """One answer a request, in their order; ``progress`` is told how many more are done."""
-        return _Writing(self, requests, decoding).run(progress or (lambda done: None))
+        writing = _Writing(self, requests, decoding)
+        writing.on_token = on_token
+        return writing.run(progress or (lambda done: None))
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
@@ -403,6 +406,8 @@ class _Writing:
                 continue
             answer, matcher = self.answers[row], self.matchers[row]
             answer.tokens.append(token)
+            if getattr(self, "on_token", None) is not None:
+                self.on_token(row, token)
             answer.finished = token == self.engine.prompts.end
             self.ended[row] = answer.finished or len(answer.tokens) == self.engine.max_new_tokens
             if self.ended[row]:
