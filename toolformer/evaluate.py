@@ -27,7 +27,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     from transformers.utils import logging
 
     from toolformer.evaluation import evaluate
-    from toolformer.inference.caller import calibrated_bias, find_backbone, load
+    from toolformer.inference.folders import calibrated_bias, find_backbone, load
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -64,7 +64,7 @@ def with_own_rows(cfg: DictConfig) -> DictConfig:
 
 def with_run_settings(cfg: DictConfig) -> DictConfig:
     """The configuration with the groups ``data`` and ``split`` of the checkpoint's run where none were chosen."""
-    from toolformer.inference.caller import run_settings
+    from toolformer.inference.folders import run_settings
 
     run = run_settings(cfg.checkpoint) or {}
     filled = cfg.copy()

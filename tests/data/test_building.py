@@ -224,11 +224,11 @@ Builder("tiny", sys.argv[1], Path(sys.argv[2]), tiny_sources.uses(), tiny_source
 def test_killed_anywhere_and_started_again_it_is_the_same(root, tmp_path, corpus):
     command = [sys.executable, "-c", CODE, str(root), str(tmp_path / "c")]
     rng = random.Random(0)
-    for _ in range(4):
+    for _ in range(10):
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         while not (tmp_path / "c").exists() and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 1.2))
+        time.sleep(rng.uniform(0, 0.9))
         os.killpg(process.pid, signal.SIGKILL) if rng.random() < 0.5 else process.kill()
         process.wait()
     again = build(root, tmp_path / "c")

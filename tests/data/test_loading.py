@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from multiprocessing import active_children
 
 import pytest
 import torch
@@ -108,6 +109,15 @@ def test_loading_leaves_the_global_generator_alone(world: ToolWorld):
     before = torch.get_rng_state()
     assert len(list(ResumableLoader(batches(world), 2))) == 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_processes_end_with_the_reader(world: ToolWorld):
+    """No cycle keeps a dropped stream: the collector would come late, and wait for processes it can no longer reach."""
+    stream = iter(ResumableLoader(batches(world), 50, workers=2))
+    next(stream)
+    assert len(active_children()) == 2
+    del stream
+    assert not active_children()
 
 
 def test_processes_share_the_stream(world: ToolWorld):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import jsonschema
@@ -18,7 +19,7 @@ from data.sparse_product import alike, shingles
 from jsonschema.protocols import Validator
 
 from toolformer.data.toolworld import ToolWorld
-from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION, cut_noun, fill
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, TRAIN, VALIDATION, bare, cut_noun, fill
 from toolformer.data.toolworld.requests import words_of
 from toolformer.data.toolworld.slots import in_words, ordinal
 from toolformer.data.toolworld.world import FOLDER, SPLITS, STRATA, Rows
@@ -53,9 +54,16 @@ def splits(world: ToolWorld) -> dict[str, tuple[list[Tool], list[Example]]]:
 
 
 @pytest.fixture(scope="module")
-def everything(stream: Rows, splits: dict[str, tuple[list[Tool], list[Example]]]) -> Rows:
+def pairs() -> Rows:
+    """1,200 training rows, all of them in pairs."""
+    world = ToolWorld(seed=1, pair_share=1.0)
+    return [row for step in range(6) for row in world.batch(step, **SHAPE)]
+
+
+@pytest.fixture(scope="module")
+def everything(stream: Rows, pairs: Rows, splits: dict[str, tuple[list[Tool], list[Example]]]) -> Rows:
     """Training and frozen rows, each with its tools."""
-    rows = list(stream)
+    rows = [*stream, *pairs]
     for tools, examples in splits.values():
         catalog = {tool.id: tool for tool in tools}
         rows += [(example, [catalog[id_] for id_ in example.tools]) for example in examples]
@@ -173,6 +181,36 @@ def test_shares(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Row
     assert sum(len(example.calls) > 1 for example, _ in stream) / len(stream) == pytest.approx(0.12, abs=0.02)
 
 
+def test_pairs_differ_in_little(pairs: Rows) -> None:
+    kinds = Counter()
+    for (asked, tools), (counterpart, others) in zip(pairs[::2], pairs[1::2], strict=True):
+        (call,), kind = asked.calls, counterpart.stratum
+        kinds[kind] += 1
+        assert not asked.stratum and not counterpart.calls
+        if kind == "tool_missing":
+            assert asked.messages == counterpart.messages
+            assert [b for a, b in zip(others, tools, strict=True) if a is not b] == [
+                t for t in tools if t.name == call.name
+            ]
+            continue
+        assert tools == others
+        words, rest = words_of(told(asked)).split(), words_of(told(counterpart)).split()
+        if kind == "parameter_missing":
+            draft = counterpart.draft
+            (lacks,) = [key for key, value in draft.arguments.items() if value is None]
+            assert {**draft.arguments, lacks: call.arguments[lacks]} == call.arguments and draft.name == call.name
+        shared = SequenceMatcher(None, words, rest, autojunk=False).find_longest_match().size
+        assert shared >= 2, (told(asked), told(counterpart))
+    assert sum(kinds.values()) == 600 and set(kinds) == {"tool_missing", "parameter_missing", "near_miss"}
+    assert min(kinds.values()) > 150
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_share_of_pairs(share: float) -> None:
+    rows = [row for step in range(10) for row in ToolWorld(no_call_share=0.0, pair_share=share).batch(step, **SHAPE)]
+    assert 2 * sum(not example.calls for example, _ in rows) / len(rows) == pytest.approx(share, abs=0.06)
+
+
 def test_no_request_is_in_two_splits(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows) -> None:
     turns = {
         name: Counter(words_of(e.messages[-1].content) for e in examples) for name, (_, examples) in splits.items()
@@ -183,7 +221,7 @@ def test_no_request_is_in_two_splits(splits: dict[str, tuple[list[Tool], list[Ex
     assert sum(map(len, seen)) == len(set().union(*seen))
 
 
-@pytest.mark.parametrize("name", ["test_held_out", "test_unseen"])
+@pytest.mark.parametrize("name", ["validation", "test_held_out", "test_unseen"])
 def test_new_patterns_have_no_near_duplicate(
     name: str, splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows
 ) -> None:
@@ -192,7 +230,7 @@ def test_new_patterns_have_no_near_duplicate(
     assert alike(rows[: len(texts)], rows[len(texts) :], 0.5) == []
 
 
-def test_held_out_patterns_are_not_in_training(
+def test_patterns_of_validation_and_held_out_are_not_in_training(
     splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows
 ) -> None:
     def patterns(examples: list[Example]) -> set[str]:
@@ -201,8 +239,27 @@ def test_held_out_patterns_are_not_in_training(
         return {e.pattern.rsplit("/", 1)[0] for e in plain}
 
     trained = patterns([example for example, _ in stream])
-    assert not patterns(splits["test_held_out"][1]) & trained
+    checked, held_out = patterns(splits["validation"][1]), patterns(splits["test_held_out"][1])
+    assert not held_out & trained and not checked & trained and not checked & held_out
     assert len(patterns(splits["test_seen"][1]) - trained) < 0.05 * len(trained)
+
+
+def test_groups_of_wordings_stand_apart(world: ToolWorld, stream: Rows) -> None:
+    frames = world.frames
+    banks = [frames.openers, frames.verb_openers, frames.closers, frames.joins, frames.same_again, frames.carry]
+    banks += [frames.talk, frames.talk_openers, frames.talk_closers, frames.near]
+    for bank in banks:
+        texts = {group: {bare(text) for text, _ in bank[group]} - {bare("{}"), ""} for group in bank}
+        assert sum(map(len, texts.values())) == len(set().union(*texts.values()))
+        assert len(texts[MORE]) > len(texts[SEEN]) and texts[NEW]
+    for family in world.lexicon.families[TRAIN]:
+        groups = {(bare(clause.open[0]), clause.group) for clause in family.clauses}
+        assert len(groups) == len(dict(groups))
+    said = {e.pattern.split("/", 1)[1]: e.stratum for e, _ in stream if e.stratum in ("small_talk", "near_miss")}
+    for bank, stratum in ((frames.talk, "small_talk"), (frames.near, "near_miss")):
+        heard = {text for text, kind in said.items() if kind == stratum}
+        assert not heard & {text for group in (HELD_OUT, NEW) for text, _ in bank[group]}
+        assert len(heard & {text for text, _ in bank[MORE]}) > 0.9 * len(bank[MORE])
 
 
 def test_seen_tools_are_trained_on(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows) -> None:
@@ -294,6 +351,7 @@ def test_a_wrong_entry_names_its_place(tmp_path: Path, change: tuple[str, str], 
         (lambda world: world.batch(0, batch_size=1, pool_size=4, tools_per_request=4), "tools_per_request is 4"),
         (lambda world: ToolWorld(no_call_share=0.9, multi_call_share=0.2), "rows <= 1 in sum"),
         (lambda world: ToolWorld(pseudo_share=1.5), "pseudo_share is 1.5"),
+        (lambda world: ToolWorld(pair_share=0.5, no_call_mix=[1, 0, 0, 0]), "pairs with nothing"),
         (lambda world: world.split("test_seen", 10, tools_per_request=400), "make pool_size larger"),
     ],
 )

@@ -13,7 +13,9 @@ import yaml
 from tiny_caller import Deaf, Reader, hand_made, prompts, world
 
 from toolformer.calls import Malformed, parse
+from toolformer.data.prompts import Prompts
 from toolformer.evaluation import evaluate, reads_gists
+from toolformer.evaluation.cases import split_rows
 from toolformer.evaluation.run import console
 from toolformer.records import call_from_json
 
@@ -139,6 +141,19 @@ def test_a_second_run_writes_the_same_rows(scored, tmp_path):
     assert one == two
     longer = (scored[1] / "predictions.jsonl").read_text()
     assert [line for line in one.splitlines() if '"memory": "real"' in line and '"plain"' in line][0] in longer
+
+
+def test_a_request_too_long_to_read_counts_against_the_model(tmp_path):
+    """Neither left out nor cut, and it stops nothing."""
+    quick = {**SMALL, "rows": 12, "timing_rows": 3, "composability": {"tools": [], "rows": 0}, "max_new_tokens": 4}
+    long = sorted(len(prompts().prompt(e.messages)) for e, _ in split_rows(world(), "test_unseen", 12, 8, 0))[6]
+    of = Prompts(prompts().tokenizer, length_limit=long + 3)
+    metrics = evaluate(hand_made(), of, world(), tmp_path, **quick, variants=["plain"], decodings=["pointed"])
+    found = metrics["splits"]["test_unseen"]["plain"]["pointed"]["real"]
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    unread = [row for row in lines if row["memory"] == "real" and "over the limit of" in row.get("malformed", "")]
+    assert found["unread"]["n"] == 12 and 0 < found["unread"]["value"] == len(unread) / 12 < 1
+    assert all(row["outcome"]["tsa"] is False or row["outcome"]["fp"] is True for row in unread)
 
 
 def test_what_is_left_out_is_not_scored(tmp_path):

@@ -1,6 +1,9 @@
 """In: folders as training leaves them. Out: whether a program can load a caller, add tools and get calls."""
 
 import json
+import subprocess
+import sys
+import threading
 from typing import Literal
 
 import pytest
@@ -8,9 +11,12 @@ import torch
 import yaml
 from tiny_caller import hand_made, prompts, random_model, switch
 
-from toolformer.inference.caller import Reply, ToolCaller, calibrated_bias, find_backbone, load
+from toolformer.calls import parse, render
+from toolformer.inference.caller import Reply, ToolCaller
+from toolformer.inference.folders import calibrated_bias, find_backbone, load
 from toolformer.inference.gist_store import model_fingerprint
-from toolformer.records import Message
+from toolformer.inference.streaming import Stream
+from toolformer.records import Message, ToolCall
 
 STATE = {"type": "object", "properties": {"state": {"type": "string", "enum": ["on", "off"]}}, "required": ["state"]}
 HEATER = {"name": "heater", "description": "Switch the heater.", "parameters": STATE}
@@ -104,16 +110,106 @@ def test_what_cannot_be_added_leaves_everything_as_it_was():
             ours.call(messages)
 
 
+def test_many_conversations_are_answered_as_one_by_one(monkeypatch):
+    ours = ToolCaller(random_model(2, ends=3.0).double(), prompts(), max_new_tokens=40)
+    ours.add_tools([switch(name) for name in ("lamp", "radio", "fan")])
+    asked = ["lamp on", [{"role": "user", "content": "radio"}], "tell me a joke", "switch the fan off please"]
+    for decoding in ("free", "pointed"):
+        alone = [ours.call(messages, decoding) for messages in asked]
+        together = ours.batch_call(asked, decoding)
+        assert [reply[:2] for reply in together] == [reply[:2] for reply in alone]
+        assert [reply.confidence for reply in together] == pytest.approx([reply.confidence for reply in alone])
+        monkeypatch.setattr("toolformer.inference.caller.AT_ONCE", 3)
+        assert [reply[:2] for reply in ours.batch_call(asked, decoding)] == [reply[:2] for reply in alone]
+    assert len({reply.text + str(reply.calls) for reply in alone}) > 1 and ours.batch_call([]) == []
+
+
+def test_a_conversation_is_read_as_openai_writes_it():
+    """What the assistant has called before, and parts of text."""
+    ours = caller(no_call_bias=-1000.0)
+    ours.add_tools([switch("lamp"), OPENAI])
+    called = {"id": "1", "type": "function", "function": {"name": "lamp", "arguments": '{"state": "on"}'}}
+    conversation = [
+        {"role": "user", "content": "lamp on"},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+        {"role": "user", "content": [{"type": "text", "text": "now the heater"}]},
+    ]
+    written = [*conversation[:1], Message("assistant", render([ToolCall("lamp", {"state": "on"})])),
+               Message("tool", "done"), Message("user", "now the heater")]  # fmt: skip
+    assert ours.call(conversation) == ours.call(written)
+
+
+@pytest.mark.parametrize("decoding", ["free", "constrained", "pointed"])
+def test_a_stream_is_the_call_in_pieces(decoding):
+    ours = ToolCaller(random_model(4, ends=2.0).double(), prompts(), max_new_tokens=40)
+    ours.add_tools([switch("lamp"), switch("radio")])
+    for text in ("lamp on", "tell me a joke"):
+        stream, whole = ours.stream(text, decoding), ours.call(text, decoding)
+        pieces = list(stream)
+        assert stream.reply == whole == stream.reply and len(pieces) > 3
+        calls = parse("".join(pieces))
+        assert "".join(pieces) == whole.text if not whole.calls else calls == whole.calls
+        assert ours.stream(text, decoding).reply == whole, "the pieces need not be taken"
+
+
+def test_a_stream_gives_its_pieces_while_it_writes_and_ends_when_closed():
+    ours = ToolCaller(random_model(4, ends=0.0).double(), prompts(), max_new_tokens=1500)
+    ours.add_tools([switch("lamp")])
+    running = threading.active_count()
+    stream = ours.stream("tell me a joke", "free")
+    next(stream), next(stream)
+    assert threading.active_count() == running + 1, "it is still being written"
+    stream.close()
+    assert threading.active_count() == running and list(stream) == []
+    with pytest.raises(ValueError, match="closed before its answer had ended"):
+        print(stream.reply)
+    started = ours.stream("another", "free")
+    next(started)
+    del started  # as when a loop over it is left
+    assert threading.active_count() == running
+    for wrong, why in (([], "messages is"), ("word " * 3000, "over the limit")):
+        with pytest.raises(ValueError, match=why):
+            list(ours.stream(wrong))
+
+
+def test_letters_of_several_tokens_come_whole():
+    tokenizer = prompts().tokenizer
+    text = "Grüße, 世界 🎉 and <tool_call>\n" + "é" * 3
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+
+    def write(told):
+        for token in tokens:
+            told(token)
+        return "written"
+
+    stream = Stream(write, tokenizer.backend_tokenizer)
+    pieces = list(stream)
+    assert "".join(pieces) == text and len(pieces) < len(tokens) and not any("\ufffd" in piece for piece in pieces)
+    assert stream.reply == "written"
+
+
 def test_gists_are_kept_between_programs(tmp_path):
     first = caller(store=tmp_path)
     first.add_tools([switch("lamp"), OPENAI])
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     second = caller(store=tmp_path)
+    second.engine.encode = None  # nothing is left to encode
     second.add_tools([switch("lamp"), OPENAI])
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
     assert torch.equal(second._gists["lamp"], first._gists["lamp"])
     with pytest.raises(ValueError, match="fingerprint is"):
         ToolCaller(random_model(), prompts(), store=tmp_path)
+
+
+def test_a_store_that_rounds_gives_the_same_before_and_after(tmp_path):
+    """What is attended to is what was stored, not what the encoder made."""
+    tools, kept = [switch("lamp"), OPENAI], {"store": tmp_path, "store_precision": "int8", "store_limit": 10_000_000}
+    first, second = caller(**kept), caller(**kept)
+    first.add_tools(tools)
+    second.add_tools(tools)
+    assert torch.equal(second._gists["lamp"], first._gists["lamp"])
+    assert not torch.equal(first._gists["lamp"], first.engine.encode(tools[:1])[0])
+    with pytest.raises(ValueError, match="precision is int8"):
+        caller(store=tmp_path)
 
 
 def test_a_run_folder_is_its_last_finished_stage_under_its_limits(run):
@@ -139,6 +235,41 @@ def test_the_calibrated_bias_is_used_for_the_weights_it_was_found_for(run):
             ToolCaller.from_pretrained(run)
     finally:
         (run / "metrics.json").unlink()
+
+
+USED_ELSEWHERE = """
+import sys, torch
+import toolformer.model  # tells transformers what such a folder holds
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+folder, schema, request = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+assert type(AutoModel.from_pretrained(folder, trust_remote_code=False)) is type(model)
+tool = tokenizer(schema, return_tensors="pt")
+gists = model.encode_tools(tool.input_ids, tool.attention_mask.bool())  # once per tool, to be kept
+memory, memory_mask = model.memory(gists, torch.tensor([[0]]))
+turns = [{"role": "user", "content": request}]
+prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+out = model.generate(**prompt, memory=memory, memory_mask=memory_mask, max_new_tokens=24, do_sample=False)
+print(tokenizer.decode(out[0, prompt["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+
+
+def test_an_exported_folder_stands_alone(run, tmp_path):
+    """In a new process, with transformers alone; and as a caller with the limits and the bias of the run."""
+    ours = ToolCaller.from_pretrained(run, no_call_bias=1.5, max_new_tokens=24)
+    ours.save_pretrained(tmp_path / "exported")
+    again = ToolCaller.from_pretrained(tmp_path / "exported", max_new_tokens=24)
+    assert (again.engine.no_call_bias, again.engine.prompts.length_limit) == (1.5, 777)
+    again.add_tools([switch("lamp")])
+    arguments = [str(tmp_path / "exported"), switch("lamp").text, "lamp on"]
+    done = subprocess.run([sys.executable, "-c", USED_ELSEWHERE, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip("\n") == again.call("lamp on", "free").text.removesuffix("<|im_end|>")
+    (tmp_path / "exported" / "caller.json").write_text('{"schema_limit": "few"}')
+    with pytest.raises(ValueError, match="caller.json: not what save_pretrained"):
+        load(tmp_path / "exported")
 
 
 def test_folders_without_a_model_are_refused(tmp_path):

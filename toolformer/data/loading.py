@@ -6,7 +6,8 @@ Batch k never depends on the batches before it, so a run that was killed goes on
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -110,20 +111,22 @@ class ResumableLoader:
     def __init__(self, batches: Batches, total: int, *, rank: int = 0, world: int = 1, workers: int = 0):
         self.batches, self.total, self.rank, self.world, self.workers = batches, total, rank, world, workers
         self.done = 0
-        self._stream: Generator[CallBatch] | None = None
+        self._stream: Callable[[], Generator[CallBatch] | None] = lambda: None
 
     def __len__(self) -> int:
         return self.total
 
     def __iter__(self) -> Iterator[CallBatch]:
         self.close()
-        self._stream = self._batches()
-        return self._stream
+        stream = self._batches()
+        self._stream = weakref.ref(stream)  # held by its reader alone: its processes end as soon as that drops it
+        return stream
 
     def close(self) -> None:
         """Ends the processes that prepare batches; they would outlive an error whose traceback holds on to them."""
-        if self._stream is not None:
-            self._stream.close()
+        stream = self._stream()
+        if stream is not None:
+            stream.close()
 
     def _batches(self) -> Generator[CallBatch]:
         steps = [k * self.world + self.rank for k in range(self.done, self.total)]

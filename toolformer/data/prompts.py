@@ -24,6 +24,10 @@ MARKS = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
 KEPT_SCHEMAS = 20_000  # token ids of schemas that are kept; training on generated tools meets ever new ones
 
 
+class TooLongError(ValueError):
+    """A request that the model cannot read within its limit."""
+
+
 class Prompts:
     """The only place where text becomes tokens.
 
@@ -83,7 +87,11 @@ class Prompts:
         return tuple(ids)
 
     def prompt(self, messages: Sequence[Message], room: int = 0) -> list[int]:
-        """The conversation up to where the assistant speaks; ``room`` tokens are left for the answer."""
+        """The conversation up to where the assistant speaks; ``room`` tokens are left for the answer.
+
+        Raises:
+            TooLongError: its last turn alone is over the limit.
+        """
         turns = [{"role": m.role, "content": m.content} for m in messages]
         while True:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -93,9 +101,9 @@ class Prompts:
                 return ids
             oldest = 1 if turns[0]["role"] == "system" else 0
             if oldest >= len(turns) - 1:
-                raise ValueError(
+                raise TooLongError(
                     f"a request has {len(ids)} tokens and its answer {room}, over the limit of {self.length_limit}; "
-                    "raise data.length_limit"
+                    "raise split.length_limit"
                 )
             self.report["turns_dropped"] += 1
             del turns[oldest]

@@ -32,7 +32,7 @@ from toolformer.evaluation.cases import (
 )
 from toolformer.evaluation.evidence import reads_gists
 from toolformer.evaluation.provenance import provenance
-from toolformer.evaluation.scoring import judged, prediction, summarised
+from toolformer.evaluation.scoring import answered, judged, prediction, readable, summarised
 from toolformer.evaluation.timing import timing
 from toolformer.inference.engine import DECODINGS, Decoding, Engine
 from toolformer.model.modeling import ToolFormerMicro
@@ -111,11 +111,11 @@ def evaluate(
         metrics: dict[str, Any] = {"provenance": provenance(model, found, settings)}
         if "pointed" in settings["decodings"] and calibration_rows:
             validation = split_rows(source, "validation", calibration_rows, tools_per_request, seed)
-            metrics["calibration"] = calibrate(engine, validation, most_false=most_false)
+            metrics["calibration"] = calibrate(engine, readable(engine, validation), most_false=most_false)
             engine.no_call_bias = metrics["calibration"]["no_call_bias"]
         with tqdm(total=_answers(found, settings), unit="answer", disable=not progress, smoothing=0.05) as bar:
             scores, details, lines = _score_all(engine, found, settings, bar, source.selects_only)
-            last = found["test_unseen" if "test_unseen" in found else list(found)[-1]]
+            last = readable(engine, found["test_unseen" if "test_unseen" in found else list(found)[-1]])
             metrics |= {"splits": scores, "breakdown": details, **_beyond(engine, last, settings, bar)}
     finally:
         model.train(training)
@@ -219,7 +219,7 @@ def _score(
         }
         requests = [gists.request(case) for asked in asking.values() for case in asked]
         # all memories in one call: the few answers that take long are waited for once
-        written = iter(engine.answer(requests, decoding, bar.update))
+        written = iter(answered(engine, requests, decoding, bar.update))
         for memory, asked in asking.items():
             answers = [next(written) for _ in asked]
             judgements = [judged(case, answer, selects_only) for case, answer in zip(asked, answers, strict=True)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from toolformer.calls import Malformed, parse
 from toolformer.data.corpus import request
+from toolformer.data.masking import Rows
+from toolformer.data.prompts import TooLongError
 from toolformer.evaluation.cases import Case
-from toolformer.inference.engine import Answer
+from toolformer.inference.engine import Answer, Decoding, Engine, Request
 from toolformer.metrics import Row, row_outcome, summary, wilson
-from toolformer.records import call_to_json
+from toolformer.records import Message, call_to_json
 
 Measured = dict[str, float | int | None]
 
@@ -23,17 +25,45 @@ def rate(hits: int, n: int) -> Measured:
     return {"value": hits / n, "low": low, "high": high, "n": n}
 
 
+def unread(engine: Engine, messages: Sequence[Message]) -> str:
+    """Why a request cannot be read within the model's limit; empty where it can."""
+    try:
+        engine.prompts.prompt(messages, room=engine.max_new_tokens)
+    except TooLongError as error:
+        return str(error)
+    return ""
+
+
+def answered(
+    engine: Engine, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], object]
+) -> list[Answer]:
+    """One answer a request, in their order; a request over the limit gets one that says so, and counts as malformed."""
+    answers = [Answer(unread=unread(engine, request.messages)) for request in requests]
+    read = [i for i, answer in enumerate(answers) if not answer.unread]
+    progress(len(requests) - len(read))
+    for i, answer in zip(read, engine.answer([requests[i] for i in read], decoding, progress), strict=True):
+        answers[i] = answer
+    return answers
+
+
+def readable(engine: Engine, rows: Rows) -> Rows:
+    """The rows whose requests are within the limit."""
+    return [(example, tools) for example, tools in rows if not unread(engine, example.messages)]
+
+
 def judged(case: Case, answer: Answer, selects_only: frozenset[str] = frozenset()) -> Row:
     """What the metrics see of a case; of the sources in ``selects_only`` the names of the called tools alone."""
     example = case.example
     names_only = example.source in selects_only
-    return Row(example.calls, parse(answer.text), case.tools, example.stratum, request(example), names_only)
+    said = Malformed(answer.unread, 0) if answer.unread else parse(answer.text)
+    return Row(example.calls, said, case.tools, example.stratum, request(example), names_only)
 
 
 def summarised(asked: Sequence[Case], answers: Sequence[Answer], rows: Sequence[Row], seed: int) -> dict[str, Measured]:
-    """All metrics of one memory; cut answers, and where the pointer decided, its choice, beside them."""
+    """All metrics of one memory; answers that were cut, requests too long to read, the pointer's choice beside them."""
     found = summary(rows, seed)
-    found["truncated"] = rate(sum(not answer.finished for answer in answers), len(answers))
+    found["truncated"] = rate(sum(not (answer.finished or answer.unread) for answer in answers), len(answers))
+    found["unread"] = rate(sum(bool(answer.unread) for answer in answers), len(answers))
     if any(answer.choices for answer in answers):
         found["choice"] = choice(asked, answers)
     return found
@@ -46,7 +76,7 @@ def choice(asked: Sequence[Case], answers: Sequence[Answer]) -> Measured:
     """
     hits, n = 0, 0
     for case, answer in zip(asked, answers, strict=True):
-        if case.example.calls:
+        if case.example.calls and not answer.unread:
             shares = answer.choices[0][1:]
             best = max(range(len(shares)), key=shares.__getitem__)
             hits += case.tools[best].name == case.example.calls[0].name
@@ -67,6 +97,6 @@ def prediction(case: Case, answer: Answer, row: Row) -> dict[str, Any]:
         out["predicted"] = [call_to_json(call) for call in row.predicted]
     out |= {"text": answer.text, "tools": [tool.name for tool in case.tools]}
     out |= {"source": case.example.source, "stratum": case.example.stratum}
-    if not answer.finished:
+    if not answer.finished and not answer.unread:
         out["truncated"] = True
     return out | {"outcome": row_outcome(row)}

@@ -5,27 +5,30 @@ Tools are encoded once, when they are added; their gists lie in a store and can 
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import Tensor
 
 from toolformer.calls import Malformed, parse
-from toolformer.data.prompts import Prompts, load_tokenizer
+from toolformer.data.prompts import Prompts
+from toolformer.data.sources.own import message
 from toolformer.data.sources.own_tools import tool_from
-from toolformer.inference.engine import Decoding, Engine, Request
-from toolformer.inference.gist_store import GistStore, gist_fingerprint, model_fingerprint
-from toolformer.model import ToolFormerMicro, load_backbone
+from toolformer.inference.engine import Answer, Decoding, Engine, Request
+from toolformer.inference.folders import calibrated_bias, load, save
+from toolformer.inference.gist_precision import Precision
+from toolformer.inference.gist_store import GistStore, gist_fingerprint
+from toolformer.inference.routing import Near, Router
+from toolformer.inference.streaming import Stream
+from toolformer.model import ToolFormerMicro
 from toolformer.records import Message, Tool, ToolCall
 
-STAGE = re.compile(r"(\d+(?:\.\d+)?)-.+")
+AT_ONCE = 512  # tools encoded, or conversations answered, before the memory they take is free for the next
+Conversation = str | Sequence[Message | Mapping[str, Any]]
 
 
 class Reply(NamedTuple):
@@ -40,14 +43,17 @@ class Reply(NamedTuple):
 
 
 class ToolCaller:
-    """A model with the tools it may call.
+    """A model with the tools it may call. Threads may share one; it answers one of them at a time.
 
     Args:
         model: in the dtype and on the device it shall run in.
         prompts: its tokenizer and limits.
-        store: folder in which gists are kept between programs; None = a temporary one.
+        store: folder in which gists are kept between programs; None = in memory.
+        store_precision, store_limit: of the ``GistStore``: in which numbers it keeps them, and bytes in all.
         no_call_bias: added to the pointer's score of "no call"; an evaluation calibrates it.
         max_new_tokens: a longer answer is cut there.
+        route_above: with more tools than this the decoder attends only to those a request is nearest to.
+        k: how many those are.
     """
 
     def __init__(
@@ -56,26 +62,45 @@ class ToolCaller:
         prompts: Prompts,
         *,
         store: str | Path | None = None,
+        store_precision: Precision = "given",
+        store_limit: int | None = None,
         no_call_bias: float = 0.0,
         max_new_tokens: int = 256,
+        route_above: int = 256,
+        k: int = 64,
     ):
+        for name, value, least in (("route_above", route_above, 0), ("k", k, 1)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
         self.engine = Engine(model.eval(), prompts, no_call_bias=no_call_bias, max_new_tokens=max_new_tokens)
-        self._temporary = tempfile.TemporaryDirectory() if store is None else None  # goes when the caller goes
-        folder = self._temporary.name if self._temporary is not None else str(store)
-        self.store = GistStore(folder, gist_fingerprint(model, prompts))
+        kept = {"precision": store_precision, "limit": store_limit}
+        self.store = GistStore(store, gist_fingerprint(model, prompts), **kept)
+        self.route_above, self.k = route_above, k
         self._tools: dict[str, Tool] = {}
         self._gists: dict[str, Tensor] = {}
+        self._router = Router(model)
+        self._all: tuple[tuple[Tool, ...], Tensor] | None = None  # tools and gists of a request that is not routed
+        self._lock = threading.RLock()
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", **kw: Any) -> ToolCaller:
+    def from_pretrained(
+        cls, path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, **kw: Any
+    ) -> ToolCaller:
         """From a run folder (its last stage), a stage folder, or any folder that ``save_pretrained`` wrote.
 
-        ``device`` is where it runs; further keywords as of the class. A bias that the run's evaluation calibrated for
-        these weights is used.
+        ``device`` is where it runs, ``dtype`` in which numbers; further keywords as of the class. A bias that the run's
+        evaluation calibrated for these weights is used.
         """
         model, prompts = load(path)
         kw.setdefault("no_call_bias", calibrated_bias(path, model))
-        return cls(model.to(torch.device(device)), prompts, **kw)
+        return cls(model.to(torch.device(device), dtype), prompts, **kw)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Exports weights, tokenizer, limits and bias: a folder for ``from_pretrained`` and for transformers' own.
+
+        Tools and gists are not part of it. transformers knows such models after ``import toolformer.model``.
+        """
+        save(folder, self.engine.model, self.engine.prompts, self.engine.no_call_bias)
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -88,18 +113,27 @@ class ToolCaller:
         Raises:
             ValueError: a schema cannot be read, or another tool of that name is there already.
         """
-        new: dict[str, Tool] = {}
-        for i, row in enumerate(tools):
-            tool = tool_from(row, f"tools[{i}]")
-            there = new.get(tool.name) or self._tools.get(tool.name)
-            if there is not None and there.id != tool.id:
-                raise ValueError(f"tools[{i}]: name is {tool.name!r}, as of another tool; remove that one first")
-            new[tool.name] = tool
-        missing = [tool for tool in new.values() if tool not in self.store]
-        for tool, gists in zip(missing, self.engine.encode(missing), strict=True):
-            self.store.add(tool, gists)
-        self._gists |= {name: self.store.get(tool) for name, tool in new.items()}
-        self._tools |= new
+        with self._lock:
+            new: dict[str, Tool] = {}
+            for i, row in enumerate(tools):
+                tool = tool_from(row, f"tools[{i}]")
+                other = new.get(tool.name) or self._tools.get(tool.name)
+                if other is not None and other.id != tool.id:
+                    raise ValueError(f"tools[{i}]: name is {tool.name!r}, as of another tool; remove that one first")
+                if other is None:
+                    new[tool.name] = tool
+            there = self.store.find(new.values())
+            missing = [tool for tool in new.values() if tool.id not in there]
+            for start in range(0, len(missing), AT_ONCE):
+                part = missing[start : start + AT_ONCE]
+                self.store.add_many(part, list(self.engine.encode(part)))
+                there |= self.store.find(part)  # as the next program will find them
+            device = self.engine.model.device
+            added = {name: there[tool.id].to(device) for name, tool in new.items()}
+            self._router.add(list(new.values()), list(added.values()))
+            self._gists |= added
+            self._tools |= new
+            self._all = None
 
     def remove_tools(self, names: Sequence[str]) -> None:
         """Tools that shall no longer be called. Their gists stay in the store, where they may serve others.
@@ -107,102 +141,96 @@ class ToolCaller:
         Raises:
             ValueError: there is no tool of that name; none is removed then.
         """
-        for name in names:
-            if name not in self._tools:
-                raise ValueError(f"tool is {name!r}; there are {', '.join(self._tools) or 'none'}")
-        for name in dict.fromkeys(names):
-            del self._tools[name], self._gists[name]
+        with self._lock:
+            for name in names:
+                if name not in self._tools:
+                    there = [*list(self._tools)[:20], *(["..."] if len(self._tools) > 20 else [])]
+                    raise ValueError(f"tool is {name!r}; there are {', '.join(there) or 'none'}")
+            gone = [self._tools[name] for name in names]
+            self._router.remove(gone)
+            self.store.release(gone)
+            for name in dict.fromkeys(names):
+                del self._tools[name], self._gists[name]
+            self._all = None
 
-    def call(self, messages: str | Sequence[Message | Mapping[str, str]], decoding: Decoding = "pointed") -> Reply:
+    def call(self, messages: Conversation, decoding: Decoding = "pointed") -> Reply:
         """What to do about a request: a text, or a conversation that ends with the user's turn."""
-        turns = [Message("user", messages)] if isinstance(messages, str) else [_message(m) for m in messages]
-        if not turns:
-            raise ValueError("messages is []; give at least the user's request")
-        config = self.engine.model.config
-        none = torch.zeros(0, config.num_gists, config.hidden_size, dtype=self.engine.model.dtype)
-        gists = torch.stack(list(self._gists.values())) if self._gists else none
-        (answer,) = self.engine.answer([Request(turns, self.tools, gists)], decoding)
-        calls = parse(answer.text)
-        confidence = math.prod(max(shares) for shares in answer.choices) if answer.choices else None
-        if isinstance(calls, Malformed) or not calls:
-            return Reply([], answer.text, confidence)
-        return Reply(calls, "", confidence)
+        (reply,) = self.batch_call([messages], decoding)
+        return reply
+
+    def batch_call(self, conversations: Sequence[Conversation], decoding: Decoding = "pointed") -> list[Reply]:
+        """As ``call`` of each, in their order, but decoded together: many are answered several times as fast."""
+        turns = [_turns(messages) for messages in conversations]
+        replies: list[Reply] = []
+        with self._lock:
+            for start in range(0, len(turns), AT_ONCE):
+                requests = self._requests(turns[start : start + AT_ONCE])
+                replies += map(_reply, self.engine.answer(requests, decoding))
+        return replies
+
+    def stream(self, messages: Conversation, decoding: Decoding = "pointed") -> Stream[Reply]:
+        """As ``call``, but the text can be had as it is written: iterate over its pieces, then read ``reply``.
+
+        The pieces are all that the model writes: a reply's text, or a call's, in its marks. Tools that are added or
+        removed meanwhile count from the next request on.
+        """
+        turns = [_turns(messages)]
+        with self._lock:
+            requests = self._requests(turns)
+
+        def write(told: Callable[[int], None]) -> Reply:
+            end = self.engine.prompts.end
+            with self._lock:
+                (answer,) = self.engine.answer(
+                    requests, decoding, on_token=lambda row, token: None if token == end else told(token)
+                )
+            return _reply(answer)
+
+        return Stream(write, self.engine.prompts.tokenizer.backend_tokenizer)
+
+    def nearest(self, messages: Conversation, k: int | None = None) -> list[Near]:
+        """The ``k`` tools (default: as many as routing takes) that a request is nearest to, nearest first.
+
+        Raises:
+            ValueError: ``k`` is below 1, or the messages are none.
+        """
+        with self._lock:
+            (near,) = self._nearest([_turns(messages)], self.k if k is None else k)
+            return near
+
+    def _nearest(self, conversations: Sequence[list[Message]], k: int) -> list[list[Near]]:
+        room = self.engine.max_new_tokens
+        return self._router.nearest([self.engine.prompts.prompt(turns, room=room) for turns in conversations], k)
+
+    def _requests(self, conversations: Sequence[list[Message]]) -> list[Request]:
+        """Each conversation with all tools, or with the k nearest to it."""
+        if len(self._tools) <= self.route_above:
+            if self._all is None:
+                self._all = self.tools, self._stacked(self.tools)
+            return [Request(turns, *self._all) for turns in conversations]
+        chosen = [[tool for tool, _ in near] for near in self._nearest(conversations, self.k)]
+        return [Request(turns, tools, self._stacked(tools)) for turns, tools in zip(conversations, chosen, strict=True)]
+
+    def _stacked(self, tools: Sequence[Tool]) -> Tensor:
+        """Their gists ``(N, K, D)``."""
+        model = self.engine.model
+        if not tools:
+            return torch.zeros(0, model.config.num_gists, model.config.hidden_size, dtype=model.dtype)
+        return torch.stack([self._gists[tool.name] for tool in tools])
 
 
-def _message(row: Message | Mapping[str, str]) -> Message:
-    if isinstance(row, Message):
-        return row
-    if not isinstance(row, Mapping) or not all(isinstance(row.get(key), str) for key in ("role", "content")):
-        raise ValueError(f"messages: one is {row!r}; give role and content as text")
-    return Message(row["role"], row["content"])
+def _reply(answer: Answer) -> Reply:
+    calls = parse(answer.text)
+    confidence = math.prod(max(shares) for shares in answer.choices) if answer.choices else None
+    if isinstance(calls, Malformed) or not calls:
+        return Reply([], answer.text, confidence)
+    return Reply(calls, "", confidence)
 
 
-# --- folders ----------------------------------------------------------------------------------------------------------
-
-
-def load(path: str | Path) -> tuple[ToolFormerMicro, Prompts]:
-    """The model of a folder, and its tokenizer under the limits it was trained with.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: it holds no trained model, or a tokenizer that does not fit the model.
-    """
-    backbone = find_backbone(path)
-    model, tokenizer = load_backbone(str(backbone)), load_tokenizer(str(backbone))
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
-            f"{backbone}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}; "
-            "take the tokenizer that was saved with the weights"
-        )
-    split = (run_settings(path) or {}).get("split", {})
-    limits = {key: split[key] for key in ("schema_limit", "length_limit") if key in split}
-    return model, Prompts(tokenizer, **limits, forms=model.config.forms)
-
-
-def find_backbone(path: str | Path) -> Path:
-    """The ``save_pretrained`` folder that ``path`` stands for: itself, its backbone, or its last stage's."""
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; train a model first (make demo), or name another one")
-    stages = [(float(match[1]), child) for child in path.iterdir() if (match := STAGE.fullmatch(child.name))]
-    for folder in (path, path / "backbone", *(child / "backbone" for _, child in sorted(stages, reverse=True))):
-        if (folder / "config.json").is_file():
-            return folder.absolute()
-    raise ValueError(
-        f"{path}: holds no trained model (no config.json, no backbone, no finished stage); finish training"
-    )
-
-
-def run_folder(path: str | Path) -> Path | None:
-    """The run that a model's folder belongs to: the nearest folder with a settings.yaml, the stage's run at most."""
-    backbone = find_backbone(path)
-    return next((f for f in (backbone, *backbone.parents[:2]) if (f / "settings.yaml").is_file()), None)
-
-
-def run_settings(path: str | Path) -> dict[str, Any] | None:
-    """The settings of the run that a model's folder belongs to; None where it belongs to none."""
-    folder = run_folder(path)
-    if folder is None:
-        return None
-    try:
-        found = yaml.safe_load((folder / "settings.yaml").read_text())
-    except yaml.YAMLError as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"{folder / 'settings.yaml'}: not YAML: {why}; restore it from the run") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{folder / 'settings.yaml'}: holds {type(found).__name__}, not settings; restore it")
-    return found
-
-
-def calibrated_bias(path: str | Path, model: ToolFormerMicro) -> float:
-    """The bias of "no call" which the run's evaluation found for these very weights, else 0."""
-    folder = run_folder(path)
-    file = None if folder is None else folder / "metrics.json"
-    if file is None or not file.is_file():
-        return 0.0
-    try:
-        metrics = json.loads(file.read_text())
-        same = metrics["provenance"]["model"] == model_fingerprint(model)
-        return float(metrics["calibration"]["no_call_bias"]) if same and "calibration" in metrics else 0.0
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not what an evaluation writes ({error!r}); evaluate again") from error
+def _turns(messages: Conversation) -> list[Message]:
+    if isinstance(messages, str):
+        return [Message("user", messages)]
+    turns = [row if isinstance(row, Message) else message(row, f"messages[{i}]") for i, row in enumerate(messages)]
+    if not turns:
+        raise ValueError("messages is []; give at least the user's request")
+    return turns

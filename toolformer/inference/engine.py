@@ -48,6 +48,7 @@ class Answer:
     """What was written. ``choices`` holds the pointer's probabilities (no call first) at each decision it took.
 
     ``asked`` names the required parameters that drafts had no value for; ``tokens`` still has the drafts, ``text`` not.
+    ``unread`` says why a request was not even read; of one that was, it is empty.
     """
 
     text: str = ""
@@ -55,6 +56,7 @@ class Answer:
     finished: bool = False
     choices: list[list[float]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    unread: str = ""
 
 
 class Engine:
@@ -108,13 +110,17 @@ class Engine:
         return gists
 
     def answer(
-        self, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], None] | None = None,
+        self,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        progress: Callable[[int], None] | None = None,
         on_token: Callable[[int, int], None] | None = None,
     ) -> list[Answer]:
-        """One answer a request, in their order; ``progress`` is told how many more are done."""
-        writing = _Writing(self, requests, decoding)
-        writing.on_token = on_token
-        return writing.run(progress or (lambda done: None))
+        """One answer a request, in their order.
+
+        ``progress`` is told how many more are done, ``on_token`` the place of a request and the token just decided.
+        """
+        return _Writing(self, requests, decoding, on_token).run(progress or (lambda done: None))
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""
@@ -195,8 +201,15 @@ class _Writing:
     A few long answers would keep a fixed batch busy when most of its rows have ended; here others take their places.
     """
 
-    def __init__(self, engine: Engine, requests: Sequence[Request], decoding: Decoding):
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        decoding: Decoding,
+        on_token: Callable[[int, int], None] | None = None,
+    ):
         self.engine, self.model, self.decoding, self.requests = engine, engine.model, decoding, requests
+        self.on_token = on_token
         self.points = decoding == "pointed"
         if self.points and self.model.pointer is None:
             raise ValueError("decoding is 'pointed' but the model has no pointer; use free or constrained")
@@ -406,7 +419,7 @@ class _Writing:
                 continue
             answer, matcher = self.answers[row], self.matchers[row]
             answer.tokens.append(token)
-            if getattr(self, "on_token", None) is not None:
+            if self.on_token is not None:
                 self.on_token(row, token)
             answer.finished = token == self.engine.prompts.end
             self.ended[row] = answer.finished or len(answer.tokens) == self.engine.max_new_tokens
@@ -428,7 +441,8 @@ class _Writing:
             self.focus[row] = ALL
         elif self.focus[row] == ALL and self.answers[row].tokens:
             written = str(self.engine.prompts.tokenizer.decode(self.answers[row].tokens))
-            name = NAMED.search(written.rpartition(OPEN)[2])
+            _, opened, call = written.rpartition(OPEN)
+            name = NAMED.search(call) if opened else None  # a reply may look like a call that names any tool
             if name is not None:
                 names = [tool.name for tool in self.requests[row].tools]
                 self.focus[row] = names.index(json.loads(name[1]))

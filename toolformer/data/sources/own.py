@@ -116,7 +116,7 @@ class _File:
         with _broken("calls: cannot be read"):
             messages, calls, reply = _answer(row, place)
         with _broken("messages: cannot be read"):
-            turns = tuple(_message(turn, f"{place}: messages[{i}]") for i, turn in enumerate(messages))
+            turns = tuple(message(turn, f"{place}: messages[{i}]") for i, turn in enumerate(messages))
             if not turns or turns[-1].role not in ("user", "tool"):
                 last = turns[-1].role if turns else None
                 raise ValueError(
@@ -141,7 +141,7 @@ def _broken(reason: str) -> Generator[None]:
 
 
 def _json(line: str, place: str) -> Mapping[str, Any]:
-    row = _read_json(line, f"{place}: no JSON", "write one object a line")
+    row = read_json(line, f"{place}: no JSON", "write one object a line")
     if not isinstance(row, Mapping):
         raise ValueError(f"{place}: is a {type(row).__name__}; write an object with tools, messages and calls")
     for key in row:
@@ -150,7 +150,7 @@ def _json(line: str, place: str) -> Mapping[str, Any]:
     return row
 
 
-def _read_json(text: str, place: str, remedy: str) -> Any:
+def read_json(text: str, place: str, remedy: str) -> Any:
     """A JSON value that every later step can hold: no key twice, nothing too deep or too long, no half characters."""
     try:
         value = json.loads(text, object_pairs_hook=_object)
@@ -191,7 +191,12 @@ def _answer(row: Mapping[str, Any], place: str) -> tuple[list[Any], tuple[ToolCa
     return messages[:-1], calls, "" if calls else _text(last, where)
 
 
-def _message(turn: Any, place: str) -> Message:
+def message(turn: Any, place: str) -> Message:
+    """A turn as OpenAI writes it; ``tool_calls`` become the text they were written as.
+
+    Raises:
+        ValueError: names ``place``, the field and its value.
+    """
     role = turn.get("role") if isinstance(turn, Mapping) else turn
     if not isinstance(role, str) or not isinstance(turn, Mapping) or role not in ROLES:
         raise ValueError(f"{place}: role is {role!r}; use one of {', '.join(ROLES)}")
@@ -233,7 +238,7 @@ def _call(call: Any, place: str) -> ToolCall:
         raise ValueError(f"{place}: is {call!r:.80}; an object with name and arguments is wanted")
     arguments = inner.get("arguments")
     if isinstance(arguments, str):
-        arguments = _read_json(arguments, f"{place}: arguments is no JSON", "write an object")
+        arguments = read_json(arguments, f"{place}: arguments is no JSON", "write an object")
     if not isinstance(arguments, Mapping):
         raise ValueError(f"{place}: arguments is {arguments!r:.80}; an object is wanted")
     return ToolCall(inner["name"], arguments)

@@ -17,6 +17,7 @@ from toolformer.data.toolworld.phrases import Draw
 
 RESERVED = frozenset({"gardening", "museum", "pets", "laundry"})  # whole domains that no training row shows
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
+SEEN, HELD_OUT, MORE, NEW = ("seen", "held_out", "more", "new")  # groups of wordings
 NOUN, A_NOUN, NOUNS = "\x00", "\x01", "\x02"  # stand for "ticket", "a ticket", "tickets" in an open text
 NEAR = 0.6  # Jaccard index of word triples from which two schemas of a domain are near-duplicates
 
@@ -32,10 +33,25 @@ def noun_part(noun: str) -> str:
     return TEST if rest < 2 else VALIDATION if rest < 3 else TRAIN
 
 
-def held_out(text: str) -> bool:
-    """Whether a clause, frame or remark (30%) is kept for ``test_held_out``; noun, "a", "the", "my" do not count."""
+def bare(text: str) -> str:
+    """What makes two wordings the same: noun, "a", "the", "my" do not count."""
     words = re.findall(r"[\w'{}\x00-\x02]+", text.lower().replace(A_NOUN, NOUN))
-    return stable("held:" + " ".join(word for word in words if word not in ("a", "an", "the", "me", "my"))) % 10 < 3
+    return " ".join(word for word in words if word not in ("a", "an", "the", "me", "my"))
+
+
+def held_out(text: str) -> bool:
+    """Whether a clause, frame or remark (30%) is kept out of training."""
+    return stable("held:" + bare(text)) % 10 < 3
+
+
+def wording_group(text: str, more: bool = False) -> str:
+    """The group of a wording; ``more`` is said of one that no test may say.
+
+    Training says those of ``SEEN`` and ``MORE``, the frozen tests those of ``SEEN`` and ``HELD_OUT``.
+    """
+    if more:
+        return NEW if held_out(text) else MORE
+    return HELD_OUT if held_out(text) else SEEN
 
 
 def with_article(noun: str) -> str:
@@ -99,6 +115,7 @@ class Parameter:
     required: bool
     kind: str  # slot name, "list", "object", "enum" or "flag"
     draw: Draw
+    value: Draw | None  # the value without a phrase; none where it takes a phrase to say it
     ask: str  # what to say when it is missing
     open_description: str | None  # where the description names the noun
 
@@ -118,7 +135,7 @@ class Clause:
     has_noun: bool
     imperative: bool
     question: bool
-    held_out: bool
+    group: str
     pronoun: str  # "cancel it"; empty where the clause does not end in the noun
 
 

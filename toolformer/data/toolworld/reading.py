@@ -6,7 +6,7 @@ A wrong entry is a ``ValueError`` that names file, line, field, value and remedy
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,14 @@ from toolformer.data.toolworld.lexicon import (
     Family,
     Lexicon,
     Parameter,
+    bare,
     both_cases,
     cut_noun,
     divide,
-    held_out,
+    fill,
     noun_part,
     plural,
+    wording_group,
 )
 from toolformer.data.toolworld.phrases import Draw, choice_phrases, list_phrases, object_phrases, slot_phrases
 from toolformer.data.toolworld.slots import Slot, built_in_slots, word_slot
@@ -51,8 +53,8 @@ QUESTION = re.compile(
 class Reader:
     """One file; every complaint names its place."""
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot]) -> None:
-        self.path, self.slots = path, slots
+    def __init__(self, path: Path, slots: Mapping[str, Slot], shapes: Mapping[str, list[str]]) -> None:
+        self.path, self.slots, self.shapes = path, slots, shapes
         self.source = path.read_text(encoding="utf-8")
         try:
             self.data = yaml.load(self.source, Loader=yaml.CSafeLoader)
@@ -89,21 +91,22 @@ class Reader:
                 raise self.wrong(near, f"say is {text!r:.60}", f"write {braces} once in each phrase")
         return row["say"]
 
-    def spoken(self, key: str, row: Mapping[str, Any], near: str) -> tuple[str, dict[str, Any], Draw, str]:
-        """Kind, schema, draw and hint of a parameter."""
+    def spoken(self, key: str, row: Mapping[str, Any], near: str) -> tuple[str, dict[str, Any], Draw, Draw | None, str]:
+        """Kind, schema, draw, draw without a phrase, and hint of a parameter."""
         kinds = [kind for kind in KINDS if kind in row]
         if len(kinds) != 1:
             raise self.wrong(near, f"{key} has {' and '.join(kinds) or 'no kind'}", f"give one of {', '.join(KINDS)}")
         kind, value = kinds[0], row[kinds[0]]
         if kind == "slot":
             slot = self.slot(value, near)
-            return value, {"type": slot.type}, slot_phrases(slot, self.says(row, near)), slot.hint
+            return value, {"type": slot.type}, slot_phrases(slot, self.says(row, near)), slot.say, slot.hint
         if kind == "list":
             slot = self.slot(value, near)
             return (
                 kind,
                 {"type": "array", "items": {"type": slot.type}},
                 list_phrases(slot, self.says(row, near)),
+                list_phrases(slot, ["{}"]),
                 slot.hint,
             )
         if not isinstance(value, dict) or len(value) < (1 if kind != "enum" else 2):
@@ -112,7 +115,7 @@ class Reader:
             fields = {name: self.slot(self.need(entry, "slot", str, near), near) for name, entry in value.items()}
             properties = {name: {"type": slot.type} for name, slot in fields.items()}
             schema = {"type": "object", "properties": properties, "required": list(fields)}
-            return kind, schema, object_phrases(fields, self.says(row, near, fields)), ""
+            return kind, schema, object_phrases(fields, self.says(row, near, fields)), None, ""
         wanted = bool if kind == "flag" else str
         for choice, texts in value.items():
             if not isinstance(choice, wanted):
@@ -122,13 +125,13 @@ class Reader:
             if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
                 raise self.wrong(near, f"{kind} phrases of {choice!r} are {texts!r:.60}", "give a list of phrases")
         schema = {"type": "boolean"} if kind == "flag" else {"type": "string", "enum": list(value)}
-        return kind, schema, choice_phrases(value), ""
+        return kind, schema, choice_phrases(value), None, ""
 
     def parameter(self, key: str, row: Any, tool: Mapping[str, Any]) -> Parameter:
         """One entry of ``parameters`` of ``tool``."""
         near = f"{key}:"
         description = self.need(row, "description", str, near).rstrip(".")
-        kind, schema, draw, hint = self.spoken(key, row, near)
+        kind, schema, draw, value, hint = self.spoken(key, row, near)
         schema["description"] = (
             f"{description} ({hint})" if hint and hint.lower() not in description.lower() else description
         )
@@ -139,23 +142,36 @@ class Reader:
         opened = cut_noun(schema["description"], tool.get("noun", NOUN))
         ask = tool.get("asks", {}).get(key, f"I still need the {key.replace('_', ' ')}.")
         required = "default" not in row and not row.get("optional")
-        return Parameter(key, schema, required, kind, draw, ask, opened if opened != schema["description"] else None)
+        return Parameter(
+            key, schema, required, kind, draw, value, ask, opened if opened != schema["description"] else None
+        )
 
     def clause(self, index: int, text: Any, noun: str) -> Clause:
         """One entry of ``requests``."""
         if not isinstance(text, str) or not text.strip() or "{" in text:
             raise self.wrong(str(text), f"request is {text!r:.60}", "write a clause without values")
         text = text.strip().rstrip(".!?")
-        cut = cut_noun(text, noun)
+        return self.cut_clause(index, text, cut_noun(text, noun))
+
+    def cut_clause(self, index: int, text: str, cut: str, more: bool = False) -> Clause:
+        """A clause with its noun and with the noun cut out."""
         imperative = text.split()[0] not in NOT_A_VERB
         ending = re.search(rf" (?:{A_NOUN}|(?:the|my|this|that) {NOUN})$", cut)
         pronoun = f"{cut[: ending.start()]} it" if ending and imperative else ""
         if set(pronoun) & {NOUN, A_NOUN, NOUNS}:
             pronoun = ""
         question = bool(QUESTION.match(text))
-        return Clause(
-            index, both_cases(text), both_cases(cut), cut != text, imperative, question, held_out(cut), pronoun
-        )
+        group = wording_group(cut, more)
+        return Clause(index, both_cases(text), both_cases(cut), cut != text, imperative, question, group, pronoun)
+
+    def clauses(self, requests: Sequence[Any], noun: str, name_open: str) -> tuple[Clause, ...]:
+        """The ``requests`` of a tool, then those of ``words/clauses.yaml`` for tools with a name of its shape."""
+        own = [self.clause(i, text, noun) for i, text in enumerate(requests)]
+        known = {bare(clause.open[0]) for clause in own}
+        shape = name_open.replace(NOUNS, "{nouns}").replace(NOUN, "{noun}")
+        cuts = [text.format(a=A_NOUN, noun=NOUN, nouns=NOUNS) for text in self.shapes.get(shape, ())]
+        more = [cut for cut in cuts if bare(cut) not in known]
+        return (*own, *(self.cut_clause(i, fill(cut, noun), cut, more=True) for i, cut in enumerate(more, len(own))))
 
     def family(self, tool: Any, domain: str, reserved: bool) -> Family:
         """One entry of ``tools``."""
@@ -171,15 +187,16 @@ class Reader:
             raise self.wrong(near, f"description is {description!r:.60}", f"it must hold the noun {noun!r}")
         requests = self.need(tool, "requests", list, near)
         parameters = self.need(tool, "parameters", dict, near) if tool.get("parameters") else {}
+        name_open = re.sub(rf"(?<![^_]){found}(?![^_])", NOUN if found == slug else NOUNS, name, count=1)
         return Family(
             name=name,
             domain=domain,
             noun=noun,
             reserved=reserved,
-            name_open=re.sub(rf"(?<![^_]){found}(?![^_])", NOUN if found == slug else NOUNS, name, count=1),
+            name_open=name_open,
             description=description,
             description_open=cut_noun(description, noun),
-            clauses=tuple(self.clause(i, text, noun) for i, text in enumerate(requests)),
+            clauses=self.clauses(requests, noun, name_open),
             parameters=tuple(self.parameter(key, row, tool) for key, row in parameters.items()),
         )
 
@@ -203,13 +220,13 @@ def load(folder: Path) -> Lexicon:
     paths = sorted((folder / "domains").glob("*.yaml"))
     if not paths:
         raise FileNotFoundError(f"{folder / 'domains'}: no domain file (*.yaml) is there; give a folder that has some")
-    readers = {path.stem: Reader(path, {}) for path in sorted((folder / "words").glob("*.yaml"))}
+    readers = {path.stem: Reader(path, {}, {}) for path in sorted((folder / "words").glob("*.yaml"))}
     words = {name: reader.data for name, reader in readers.items()}
     slots = built_in_slots(words["values"])
     families: dict[str, list[Family]] = {part: [] for part in PARTS}
     named: dict[str, str] = {}
     for path in paths:
-        reader = Reader(path, slots)
+        reader = Reader(path, slots, words["clauses"])
         found = reader.families()
         for family in found:
             if family.name in named:

@@ -10,20 +10,26 @@ from random import Random
 from typing import Any, NamedTuple
 
 from toolformer.data.toolworld.lexicon import (
+    HELD_OUT,
+    MORE,
+    NEW,
+    SEEN,
     Clause,
     Family,
     Parameter,
+    bare,
     both_cases,
     fill,
-    held_out,
     plural,
     stable,
     with_article,
+    wording_group,
 )
 from toolformer.data.toolworld.slots import pick
 from toolformer.data.toolworld.tools import WorldTool
 from toolformer.records import Message, ToolCall
 
+LABEL_SHARE = 0.15  # of the values, where labels are spoken
 BUCKETS = 32  # of these, 0..3 are the four frozen splits', the others are training's
 _SPACES = {ord(c): " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"}
 
@@ -39,12 +45,12 @@ def bucket(text: str) -> int:
 
 
 class Voice(NamedTuple):
-    """What a split may say: buckets of requests; which sides (held out or not) of clauses, frames, no-call talk."""
+    """What a split may say: buckets of requests; which groups of clauses, frames, no-call talk."""
 
     buckets: Collection[int]
-    clauses: Sequence[bool]
-    frames: Sequence[bool]
-    talk: Sequence[bool]
+    clauses: Sequence[str]
+    frames: Sequence[str]
+    talk: Sequence[str]
 
 
 class Spoken(NamedTuple):
@@ -68,45 +74,56 @@ class Part(NamedTuple):
     call: ToolCall
 
 
-Sides = dict[bool, list[tuple[str, str]]]
+Groups = dict[str, list[tuple[str, str]]]
 
 
-def two_sides(texts: Sequence[str]) -> Sides:
-    """False -> training, True -> held out; plain frames ("{}", "") stand on both. Each text with "i" and with "I"."""
-    out: Sides = {False: [], True: []}
-    for text in texts:
-        plain = not text.replace("{}", "").strip(" ,.")
-        for side in (False, True) if plain else (held_out(text),):
-            out[side].append(both_cases(text))
-    if not all(out.values()):
-        raise ValueError(f"toolworld: words {texts!r:.60} all fall on one side of held-out and training; add more")
+def grouped(texts: Sequence[str], more: Sequence[str] = ()) -> Groups:
+    """The wordings of a bank by group; plain frames ("{}", "") stand in all. Each text with "i" and with "I"."""
+    out: Groups = {SEEN: [], HELD_OUT: [], MORE: [], NEW: []}
+    known = {bare(text) for text in texts}
+    for bank, further in ((texts, False), (more, True)):
+        for text in bank:
+            plain = not text.replace("{}", "").strip(" ,.")
+            if plain:
+                groups = (MORE, NEW) if further else (SEEN, HELD_OUT)
+            else:
+                groups = () if further and bare(text) in known else (wording_group(text, further),)
+            for group in groups:
+                out[group].append(both_cases(text))
+        if bank and not all(out[group] for group in ((MORE, NEW) if further else (SEEN, HELD_OUT))):
+            raise ValueError(f"toolworld: words {bank!r:.60} all fall on one side of held-out and training; add more")
     return out
 
 
 class Frames:
-    """The sentence banks of ``words/frames.yaml`` and ``words/no_call.yaml``."""
+    """The sentence banks of ``words/``: ``frames`` and ``no_call``, and what ``more_frames`` and ``more_talk`` add."""
 
     def __init__(self, words: Mapping[str, Any]) -> None:
-        frames, talk = words["frames"], words["no_call"]
+        frames, talk, more, more_talk = (words[name] for name in ("frames", "no_call", "more_frames", "more_talk"))
         self.openers, self.verb_openers = (
-            two_sides(frames["openers"]["any"]),
-            two_sides(frames["openers"]["imperative"]),
+            grouped(frames["openers"][kind], more["openers"][kind]) for kind in ("any", "imperative")
         )
-        self.closers, self.joins = two_sides(frames["closers"]), two_sides(frames["joins"])
-        self.same_again, self.carry, self.done = (
-            two_sides(frames["same_again"]),
-            two_sides(frames["carry"]),
-            frames["done"],
+        self.closers, self.joins, self.same_again, self.carry = (
+            grouped(frames[name], more[name]) for name in ("closers", "joins", "same_again", "carry")
         )
-        self.talk = two_sides(talk["small_talk"])
-        for remark, endings in talk["remarks"].items():
-            self.talk[held_out(remark)] += [both_cases(remark.replace("{}", ending)) for ending in endings]
-        self.talk_openers, self.talk_closers = (
-            two_sides(talk["small_talk_openers"]),
-            two_sides(talk["small_talk_closers"]),
+        self.labels, self.left_open, self.any_will_do = (
+            grouped((), more[name]) for name in ("labels", "left_open", "any_will_do")
         )
-        self.talk_replies = talk["small_talk_replies"]
-        self.near, self.near_replies = two_sides(talk["near_miss"]), talk["near_miss_replies"]
+        self.vague: dict[tuple[str, str], list[str]] = {}  # by group and kind of parameter
+        for kind, texts in more["vague"].items():
+            for text in texts:
+                self.vague.setdefault((wording_group(text, more=True), kind), []).append(text)
+        self.done = frames["done"]
+        self.talk = grouped(talk["small_talk"], more_talk["small_talk"])
+        for bank, further in ((talk, False), (more_talk, True)):
+            for remark, endings in bank["remarks"].items():
+                group = wording_group(remark, further)
+                self.talk[group] += [both_cases(remark.replace("{}", ending)) for ending in endings]
+        self.talk_openers, self.talk_closers, self.near = (
+            grouped(talk[name], more_talk[name]) for name in ("small_talk_openers", "small_talk_closers", "near_miss")
+        )
+        self.near_clauses = {g: [text for text in self.near[g] if "{clause}" in text[0]] for g in self.near}
+        self.talk_replies, self.near_replies = talk["small_talk_replies"], talk["near_miss_replies"]
         self.missing_replies = talk["tool_missing_replies"]
 
 
@@ -120,16 +137,22 @@ def finish(rng: Random, text: str, question: bool = False) -> str:
     return text if r < 0.5 else text + "." if r < 0.93 else text + "!"
 
 
-def clauses_for(wt: WorldTool, sides: Sequence[bool], *, noun: bool = False, verb: bool = False) -> list[Clause]:
+def clauses_for(wt: WorldTool, groups: Sequence[str], *, noun: bool = False, verb: bool = False) -> list[Clause]:
     """Clauses of a tool; under another noun than its own only those that name it make sense."""
     noun = noun or not wt.own
     return [
-        c for c in wt.family.clauses if c.held_out in sides and (c.has_noun or not noun) and (c.imperative or not verb)
+        c for c in wt.family.clauses if c.group in groups and (c.has_noun or not noun) and (c.imperative or not verb)
     ]
 
 
-def draw_phrases(rng: Random, wt: WorldTool, without: str = "") -> tuple[dict[str, Any], list[str]]:
-    """Arguments in schema order and the phrases that say them, shuffled; an optional one is said 2 times in 5."""
+def draw_phrases(
+    rng: Random, wt: WorldTool, without: str = "", unsaid: str = "", labels: Sequence[tuple[str, str]] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Arguments in schema order and the phrases that say them, shuffled; an optional one is said 2 times in 5.
+
+    With ``labels`` some values are said by the name of their parameter: "with start date May 5". ``unsaid`` is drawn
+    like the others, then left out: its phrase is empty.
+    """
     arguments: dict[str, Any] = {}
     phrases: list[str] = []
     for key, p in wt.parameters:
@@ -137,35 +160,71 @@ def draw_phrases(rng: Random, wt: WorldTool, without: str = "") -> tuple[dict[st
             value, phrase = p.draw(rng)
             if type(value) is str and value in arguments.values():  # from Lyon to Lyon
                 value, phrase = p.draw(rng)
+            if labels and p.value is not None and rng.random() < LABEL_SHARE:
+                value, text = p.value(rng)
+                phrase = labelled(pick(rng, labels), key).replace("{}", text)
             arguments[key] = value
-            phrases.append(phrase)
+            phrases.append("" if key == unsaid else phrase)
+    arguments.pop(unsaid, None)
     if len(phrases) > 1:
         rng.shuffle(phrases)
     return arguments, phrases
 
 
-def say(rng: Random, wt: WorldTool, clause: Clause, big_i: bool, *, without: str = "", lead: bool = True) -> Part:
+def say(
+    rng: Random,
+    wt: WorldTool,
+    clause: Clause,
+    big_i: bool,
+    *,
+    without: str = "",
+    unsaid: str = "",
+    lead: bool = True,
+    labels: Sequence[tuple[str, str]] = (),
+) -> Part:
     """One clause with its phrases; now and then a phrase comes first."""
-    arguments, phrases = draw_phrases(rng, wt, without)
+    arguments, phrases = draw_phrases(rng, wt, without, unsaid, labels)
     call = ToolCall(wt.tool.name, arguments)
     body = clause.plain[big_i] if wt.own else fill(clause.open[big_i], wt.noun)
-    if lead and phrases and rng.random() < 0.08:
-        body = f"{phrases.pop()}, {body}"
+    first = phrases.pop() if lead and phrases and rng.random() < 0.08 else ""
     if phrases:
-        body = f"{body} {(', ' if rng.random() < 0.12 else ' ').join(phrases)}"
+        body = " ".join(filter(None, (body, (", " if rng.random() < 0.12 else " ").join(filter(None, phrases)))))
+    if first:
+        body = f"{first}, {body}"
     return Part(body, clause, call)
 
 
-def shadowed(text: str, clause: Clause, family: Family) -> bool:
-    """Whether a training clause with the same phrases would be a near-duplicate (half of the 5-grams in common)."""
+def shadowed(text: str, clause: Clause, family: Family, group: str) -> bool:
+    """Whether a clause of a group with the same phrases would be a near-duplicate (half of the 5-grams in common)."""
 
     def grams(request: str) -> set[tuple[str, ...]]:
         words = words_of(request).split()
         return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
     lower, own = text.lower(), grams(text)
-    twins = (grams(lower.replace(clause.plain[0], other.plain[0])) for other in family.clauses if not other.held_out)
+    twins = (grams(lower.replace(clause.plain[0], other.plain[0])) for other in family.clauses if other.group == group)
     return any(2 * len(own & twin) >= len(own | twin) for twin in twins)
+
+
+def labelled(text: tuple[str, str], key: str) -> str:
+    """A wording that calls a parameter by its name."""
+    return text[0].replace("{label}", key.replace("_", " "))
+
+
+def open_end(rng: Random, frames: Frames, group: str, wt: WorldTool, call: ToolCall, without: str) -> tuple[str, str]:
+    """Now and then a word on a value that is not said: a needed one stays open or vague, any other will do."""
+    if not frames.left_open[group]:
+        return "", ""
+    r = rng.random()
+    if without:
+        vague = frames.vague.get((group, dict(wt.parameters)[without].kind))
+        if vague and r < 0.3:
+            return both_cases(f" {pick(rng, vague)}")
+        return both_cases(labelled(pick(rng, frames.left_open[group]), without)) if r > 0.7 else ("", "")
+    free = [key for key, p in wt.parameters if not p.required and key not in call.arguments]
+    if not free or r > 0.1:
+        return "", ""
+    return both_cases(labelled(pick(rng, frames.any_will_do[group]), pick(rng, free)))
 
 
 def one_call(
@@ -175,17 +234,29 @@ def one_call(
     options = clauses_for(wt, voice.clauses, noun=noun)
     if not options:
         return None
-    big_i, side = rng.random() < 0.5, pick(rng, voice.frames)
+    big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
     clause = pick(rng, options)
     verb = clause.imperative and rng.random() < 0.5
-    text, _, call = say(rng, wt, clause, big_i, without=without, lead=not verb)
+    part = say(rng, wt, clause, big_i, without=without, lead=not verb, labels=frames.labels[group])
+    part = part._replace(text=part.text + open_end(rng, frames, group, wt, part.call, without)[big_i])
+    return framed(rng, frames, voice, wt, part, group, big_i, verb=verb)
+
+
+def framed(
+    rng: Random, frames: Frames, voice: Voice, wt: WorldTool, part: Part, group: str, big_i: bool, *, verb: bool
+) -> Spoken | None:
+    """A clause with its phrases between opener and closer of a group; ``verb`` asks for an opener before a verb."""
+    text, clause, call = part
     bank = frames.verb_openers if verb else frames.openers
-    opener, closer = pick(rng, bank[side]), pick(rng, frames.closers[side])[big_i]
+    opener, closer = pick(rng, bank[group]), pick(rng, frames.closers[group])[big_i]
     text = opener[big_i].replace("{}", text)
     if "please" not in closer or "please" not in text:
         text += closer
     text = finish(rng, text, clause.question or opener[0].startswith(("can you", "could you", "would you", "will you")))
-    if bucket(text) not in voice.buckets or (voice.clauses == (True,) and shadowed(text, clause, wt.family)):
+    if bucket(text) not in voice.buckets:
+        return None
+    rival = {MORE: HELD_OUT, HELD_OUT: SEEN if voice.clauses == (HELD_OUT,) else None}.get(clause.group)
+    if wt.own and rival and shadowed(text, clause, wt.family, rival):  # test_held_out has tools with their own noun
         return None
     return Spoken((Message("user", text),), (call,), "", f"{wt.family.name}/{clause.index}/{opener[0]}")
 
@@ -209,12 +280,17 @@ def several_calls(rng: Random, frames: Frames, voice: Voice, tools: Sequence[Wor
     return Spoken((Message("user", text),), tuple(calls), "", "+".join(names))
 
 
+def needed(wt: WorldTool) -> list[tuple[str, Parameter]]:
+    """The parameters that a request must say: required, not implied."""
+    return [(key, p) for key, p in wt.parameters if p.required and not p.implied]
+
+
 def parameter_missing(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> tuple[Spoken, str, Parameter] | None:
     """A request that leaves one required value out, with the question for it as reply; its key and parameter."""
-    needed = [(key, p) for key, p in wt.parameters if p.required and not p.implied]
-    if not needed:
+    keys = needed(wt)
+    if not keys:
         return None
-    key, p = pick(rng, needed)
+    key, p = pick(rng, keys)
     spoken = one_call(rng, frames, voice, wt, noun=True, without=key)
     if spoken is None:
         return None
@@ -223,9 +299,9 @@ def parameter_missing(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) 
 
 def small_talk(rng: Random, frames: Frames, voice: Voice) -> Spoken | None:
     """A remark that asks for nothing."""
-    big_i, side = rng.random() < 0.5, pick(rng, voice.frames)
+    big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
     remark = pick(rng, frames.talk[pick(rng, voice.talk)])
-    opener, closer = pick(rng, frames.talk_openers[side])[big_i], pick(rng, frames.talk_closers[side])[big_i]
+    opener, closer = pick(rng, frames.talk_openers[group])[big_i], pick(rng, frames.talk_closers[group])[big_i]
     text = finish(rng, opener.replace("{}", remark[big_i]) + closer)
     if bucket(text) not in voice.buckets:
         return None
@@ -244,6 +320,11 @@ def near_miss(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> Spoke
         text = text.replace("{clause}", say(rng, wt, pick(rng, options), big_i, lead=False).text)
     else:
         text = text.replace("{noun}", wt.noun).replace("{a}", with_article(wt.noun)).replace("{nouns}", plural(wt.noun))
+    return remark(rng, frames, voice, template, text)
+
+
+def remark(rng: Random, frames: Frames, voice: Voice, template: tuple[str, str], text: str) -> Spoken | None:
+    """The filled template of a near miss."""
     text = finish(rng, text)
     if bucket(text) not in voice.buckets:
         return None

@@ -13,7 +13,8 @@ from pathlib import Path
 from random import Random
 
 from toolformer.data.toolworld.conversations import answered, carried, same_again
-from toolformer.data.toolworld.lexicon import TEST, TRAIN, VALIDATION
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, TRAIN, VALIDATION
+from toolformer.data.toolworld.pairs import asked_and_mentioned, with_and_without
 from toolformer.data.toolworld.pools import Pool, PoolMaker, Recipe
 from toolformer.data.toolworld.reading import load
 from toolformer.data.toolworld.requests import (
@@ -53,7 +54,10 @@ class ToolWorld:
 
     Four rules keep the splits apart, whatever the seed. Families: about 15% of each domain and the reserved domains are
     ``test_unseen``'s, 6% validation's (``lexicon.divide``). Nouns and pseudo-words of derived tools are divided by a
-    hash (``noun_part``). So are clauses, frames and remarks: 30% are ``test_held_out``'s (``held_out``). Requests: each
+    hash (``noun_part``). Wordings: so are clauses, frames and remarks. Of those that a test may say, 30% are
+    ``test_held_out``'s and the others training's; of those that none may say (``words/more_*``, ``words/clauses``),
+    30% are validation's and the others training's (``wording_group``), so that what is set on validation rows, as the
+    bias of "no call", is set on wordings that are neither trained nor tested on. Requests: each
     user turn is hashed without case and punctuation into one of 32 buckets; buckets 0..3 belong to the four frozen
     splits, and training rows are drawn until they fall in another, so no request is in two splits.
 
@@ -66,6 +70,9 @@ class ToolWorld:
         no_call_mix: Its parts: small talk, near miss, tool missing, parameter missing. The frozen splits have as much
             of each; in training the first is learned at once.
         follow_up_share: Share of rows of two user turns.
+        pair_share: Share of training rows that come in pairs, one after the other in a batch: a request, and the same
+            words without a needed value, or as a mere remark, or without the tool, in parts as ``no_call_mix`` has
+            them. The other shares are of the other rows.
         folder: Where ``domains/`` and ``words/`` are.
     """
 
@@ -80,12 +87,22 @@ class ToolWorld:
         no_call_share: float = 0.2,
         no_call_mix: Sequence[float] = (1, 1, 1, 1),
         follow_up_share: float = 0.08,
+        pair_share: float = 0.0,
         folder: str | Path = FOLDER,
     ) -> None:
         shares = {"no_call": no_call_share, "several": multi_call_share, "follow_up": follow_up_share}
-        if not all(0 <= share <= 1 for share in (pseudo_share, *shares.values())) or sum(shares.values()) > 1:
+        if (
+            not all(0 <= share <= 1 for share in (pseudo_share, pair_share, *shares.values()))
+            or sum(shares.values()) > 1
+        ):
             raise ValueError(
-                f"toolworld: pseudo_share is {pseudo_share}, row shares {shares}; give 0..1, rows <= 1 in sum"
+                f"toolworld: pseudo_share is {pseudo_share}, pair_share {pair_share}, row shares {shares}; give 0..1, "
+                "rows <= 1 in sum"
+            )
+        if pair_share and not sum(no_call_mix[1:]):
+            raise ValueError(
+                f"toolworld: pair_share is {pair_share}, no_call_mix {list(no_call_mix)}; give a part to more than "
+                "small talk, which pairs with nothing"
             )
         if len(no_call_mix) != len(STRATA) or min(no_call_mix) < 0 or not sum(no_call_mix):
             raise ValueError(
@@ -95,6 +112,7 @@ class ToolWorld:
         self.seed, self.lexicon = seed, lexicon
         self.maker, self.frames = PoolMaker(lexicon), Frames(lexicon.words)
         self.no_call_mix = list(accumulate(no_call_mix))
+        self.pair_mix, self.pairs = list(accumulate(no_call_mix[1:])), pair_share / (2 - pair_share)
         self.kinds = (no_call_share, no_call_share + multi_call_share, sum(shares.values()))
         self.recipe = Recipe(
             lexicon.families[TRAIN],
@@ -103,7 +121,8 @@ class ToolWorld:
             pseudo_share=pseudo_share,
             vary_share=0.5,
         )
-        self.voice = Voice(range(len(SPLITS), BUCKETS), (False,), (False,), (False,))
+        heard = (SEEN, MORE, MORE)  # how often a group is drawn from
+        self.voice = Voice(range(len(SPLITS), BUCKETS), heard, heard, heard)
 
     def batch(self, step: int, *, batch_size: int, pool_size: int, tools_per_request: int) -> Rows:
         """Training rows of one step over a shared pool of ``pool_size`` distinct tools; names in a row are unique."""
@@ -113,13 +132,16 @@ class ToolWorld:
             )
         rng = seeded("batch", self.seed, step)
         pool = self.maker.pool(rng, self.recipe, pool_size)
-        rows: Rows = []
-        for i in range(batch_size):
+        drawn: list[tuple[str, tuple[Spoken, list[WorldTool]]]] = []
+        while len(drawn) < batch_size:
+            if self.pairs and len(drawn) < batch_size - 1 and rng.random() < self.pairs:
+                drawn += self._pair(rng, pool, rng.choices(STRATA[1:], cum_weights=self.pair_mix)[0], tools_per_request)
+                continue
             kind, made = self._kind(rng), None
             while made is None:
                 made = self._row(rng, pool, self.voice, kind, tools_per_request)
-            rows.append(_example(f"toolworld-{self.seed}-{step}-{i}", kind, made))
-        return rows
+            drawn.append((kind, made))
+        return [_example(f"toolworld-{self.seed}-{step}-{i}", kind, made) for i, (kind, made) in enumerate(drawn)]
 
     def tools(self, step: int, n: int) -> list[Tool]:
         """``n`` distinct training tools."""
@@ -135,11 +157,11 @@ class ToolWorld:
 
         ``test_seen`` and ``test_held_out`` offer the base tools of training; ``test_unseen`` only unseen ones, its call
         rows in the strata same_domain and new_domain; ``validation`` trained ones and unseen ones (other nouns, a few
-        families of its own) in equal parts.
+        families of its own) in equal parts, all of them in wordings of its own.
         """
         if name not in SPLITS:
             raise ValueError(f"toolworld: split is {name!r}; use one of {', '.join(SPLITS)}")
-        rng, voice, recipes = seeded("split", name), _voice(name), self._recipes(name)
+        rng, voice, recipes = seeded("split", name), _voice(name), self.recipes(name)
         catalog: dict[str, Tool] = {}
         examples: list[Example] = []
         seen: set[str] = set()
@@ -158,7 +180,8 @@ class ToolWorld:
                 catalog.update((tool.id, tool) for tool in tools)
         raise AssertionError("count() does not end")
 
-    def _recipes(self, name: str) -> list[Recipe]:
+    def recipes(self, name: str) -> list[Recipe]:
+        """What the tools of a frozen split are made of; its pools take turns. More of its kind can be made of them."""
         families = self.lexicon.families
         seen = Recipe(families[TRAIN], TRAIN, own_share=1.0, pseudo_share=0.0, vary_share=0.0)
         if name == "validation":
@@ -209,8 +232,7 @@ class ToolWorld:
             spoken = one_call(rng, self.frames, voice, target, noun=True)
             if spoken is None:
                 return None
-            reply = pick(rng, self.frames.missing_replies)
-            spoken = spoken._replace(calls=(), reply=reply, pattern=f"tool_missing/{spoken.pattern}")
+            spoken = self._no_tool(rng, spoken)
             return spoken, pool.company(rng, wanted, n, near=rng.random() < 0.5, offered=False)
         else:
             tools = pool.company(rng, wanted, n)
@@ -218,6 +240,31 @@ class ToolWorld:
             spoken = one_call(rng, self.frames, voice, target, noun=like)
             return None if spoken is None else (spoken, tools)
         return None if spoken is None else (spoken, pool.company(rng, wanted, n))
+
+    def _pair(self, rng: Random, pool: Pool, kind: str, n: int) -> list[tuple[str, tuple[Spoken, list[WorldTool]]]]:
+        """A request and its counterpart without a call, offered the same tools (or all but the one asked for)."""
+        made = None
+        while made is None:
+            target = pick(rng, pool.tools)
+            if kind == "near_miss":
+                made = asked_and_mentioned(rng, self.frames, self.voice, target)
+            elif kind == "parameter_missing":
+                found = with_and_without(rng, self.frames, self.voice, target)
+                made = None if found is None else (found[0], _unfinished(*found[1:], target))
+            else:
+                asked = one_call(rng, self.frames, self.voice, target, noun=True)
+                made = None if asked is None else (asked, self._no_tool(rng, asked))
+        gone = kind == "tool_missing"
+        tools = pool.company(rng, [target], n, near=not gone or rng.random() < 0.5, offered=not gone)
+        there = list(tools)
+        if gone:
+            there[int(rng.random() * n)] = target
+        return [("one", (made[0], there)), (kind, (made[1], tools))]
+
+    def _no_tool(self, rng: Random, spoken: Spoken) -> Spoken:
+        """The request where its tool is not on offer."""
+        reply = pick(rng, self.frames.missing_replies)
+        return spoken._replace(calls=(), reply=reply, pattern=f"tool_missing/{spoken.pattern}")
 
     def _follow_up(self, rng: Random, pool: Pool, voice: Voice, target: WorldTool, n: int) -> Made:
         kind, wanted = rng.random(), [target]
@@ -232,10 +279,14 @@ class ToolWorld:
 
 
 def _voice(name: str) -> Voice:
-    """What a frozen split may say: held-out wordings of trained tools; any wording of unseen ones."""
-    new = name in ("test_held_out", "test_unseen")
-    clauses = {"test_held_out": (True,), "test_unseen": (False, True)}.get(name, (False,))
-    return Voice((SPLITS.index(name),), clauses, (False, True) if name == "test_held_out" else (False,), (new,))
+    """What a frozen split may say: wordings of its own for trained tools; any wording of unseen ones."""
+    bucket = (SPLITS.index(name),)
+    if name == "test_held_out":
+        return Voice(bucket, (HELD_OUT,), (SEEN, HELD_OUT), (HELD_OUT,))
+    if name == "test_unseen":
+        return Voice(bucket, (SEEN, HELD_OUT), (SEEN,), (HELD_OUT,))
+    group = NEW if name == "validation" else SEEN
+    return Voice(bucket, (group,), (group,), (group,))
 
 
 def _example(id_: str, kind: str, made: tuple[Spoken, list[WorldTool]]) -> tuple[Example, list[Tool]]:
