@@ -357,7 +357,8 @@ def origin(result: Result) -> str:
     said = f"`{p['command']}`, commit {(p['commit'] or 'unknown')[:10]}{' and changes' if p['dirty'] else ''}"
     packages = ", ".join(f"{name} {number}" for name, number in p["packages"].items())
     where = f"{p['device']}, {p['threads']} thread{'' if p['threads'] == 1 else 's'} on {p['cores']} cores"
-    read = f"{' and '.join(p['sources'])}, {p['schema_tokens']['mean']:.0f} tokens a schema, {p['request_tokens']} a request"
+    lengths = f"{p['schema_tokens']['mean']:.0f} tokens a schema, {p['request_tokens']} a request"
+    read = f"{' and '.join(p['sources'])}, {lengths}"
     same = ", ".join(f"{SHORT[d]} {x['equal']} of {x['of']}" for d, x in result["agreement"].items())
     equal = f" The published manner writes the same tokens as ours: {same}." if same else ""
     return (f"<sub>Times: median (95th percentile; repeats). {said}; {where}; {packages}; {read}; "

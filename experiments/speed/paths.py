@@ -1,8 +1,8 @@
 """In: inputs and a plan. Out: rows of what was measured, of one path in one dtype: ours, published, or text.
 
-A row has ``path``, ``dtype``, ``what`` was measured, with how many ``tools``, all ``samples`` in milliseconds and
-whether a warm-up came before; ``flops`` and ``bytes`` are counted, ``peak_bytes`` measured. A ``note`` stands where there is
-no number.
+A row has ``path``, ``dtype``, ``what`` was measured, with how many ``tools``, all ``samples`` in milliseconds and whether
+a warm-up came before; ``flops`` and ``bytes`` are counted, ``peak_bytes`` measured. A ``note`` stands where there is no
+number.
 """
 
 from __future__ import annotations
@@ -69,21 +69,10 @@ class Measuring:
         self.rows: list[Row] = []
         most = plan.slow.get(f"{path} {dtype}", max(plan.tools))
         self.sizes = [count for count in plan.tools if count <= most]  # numbers of tools on offer
-        self.bar = tqdm(desc=f"{path} {dtype}", unit="measurement", total=self._total())
+        self.bar = tqdm(desc=f"{path} {dtype}", unit="measurement")
         for count in plan.tools:
             if count > most:
                 self.add("first", count, note=f"not measured in {dtype}: minutes a request")
-
-    def _total(self) -> int:
-        """Rows that there will be."""
-        plan, most = self.plan, max(self.sizes)
-        encode = sum(count <= most or self.path == "ours" for count in plan.encode)
-        answers = sum(count <= most for count in plan.tokens_at)
-        first = {"ours": 2, "published": 1, "text": 3}[self.path] * len(self.sizes) + len(plan.tools) - len(self.sizes)
-        return (
-            first
-            + {"ours": 6 + encode + 2 * answers, "published": encode + min(1, answers), "text": answers}[self.path]
-        )
 
     def add(self, what: str, tools: int, **found: Any) -> None:
         """A row."""
@@ -92,7 +81,6 @@ class Measuring:
 
     def done(self) -> list[Row]:
         """All rows."""
-        assert self.bar.n == self.bar.total, f"{self.path}: {self.bar.n} rows, not {self.bar.total}"
         self.bar.close()
         return self.rows
 
@@ -175,12 +163,12 @@ def _writes(engine: Engine, request: Request, decoding: Decoding) -> Callable[[T
 
 def _store(m: Measuring, model: Any, gists: torch.Tensor) -> None:
     """Gists into a store and out of it."""
-    tools = inputs.tools[: max(m.plan.encode)]
+    tools = m.inputs.tools[: max(m.plan.encode)]
     with tempfile.TemporaryDirectory() as folder:
-        store = GistStore(folder, gist_fingerprint(model, inputs.prompts))
-        for tool, own in zip(tools, gists, strict=False):
-            store.add(tool, own)
-        m.time("from the store", len(tools), lambda: [store.get(tool) for tool in tools])
+        store = GistStore(folder, gist_fingerprint(model, m.inputs.prompts))
+        store.add_many(tools, list(gists[: len(tools)]))
+        m.time("from the store", len(tools), lambda: store.get_many(tools))
+        store.close()
 
 
 def _together(m: Measuring, engine: Engine, requests: Sequence[Request]) -> None:
@@ -198,7 +186,7 @@ def _constrained(m: Measuring, engine: Engine, request: Request) -> None:
     for _ in range(1 + m.plan.repeats):
         for decoding, found in means.items():
             _writes(engine, request, decoding)(ticks := Ticks(m.device))
-            if decoding == "constrained" and ticks.tokens[0] != inputs.prompts.call_open:
+            if decoding == "constrained" and ticks.tokens[0] != m.inputs.prompts.call_open:
                 raise AssertionError("the constrained answer is no call, so no schema constrained it")
             found.append(sum(ticks.between) / len(ticks.between))
         if len(means["free"]) > 2 and sum(map(sum, means.values())) * m.plan.new_tokens / 1e3 > 2 * m.plan.seconds:
