@@ -35,14 +35,9 @@ QWEN: dict[str, Any] = {  # config.json of Qwen2.5-0.5B
     "tie_word_embeddings": True,
 }
 # conf/model/published.yaml
-PUBLISHED = {
-    "num_hidden_layers": 12,
-    "encoder_layers": 6,
-    "num_gists": 8,
-    "pointer": False,
-}  # conf/model/published.yaml
+PUBLISHED = {"num_hidden_layers": 12, "encoder_layers": 6, "num_gists": 8, "pointer": False}
 SMALL = QWEN | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
-SMALL |= {"max_position_embeddings": 1024}
+SMALL |= {"max_position_embeddings": 1024, "vocab_size": 1024}
 PREFIX = (  # the layout of Qwen2.5's chat template with tools, in which schemas are read as text
     "<|im_start|>system\nYou are a helpful assistant.\n\n# Tools\n\nYou may call one or more functions. "
     "Their signatures stand between <tools></tools>:\n<tools>"

@@ -1,14 +1,11 @@
-"""In: result.json, and training.json, store.json and routing.json where they lie beside. Out: tables and figures.
-
-A file beside may have ``bars``, a list of objects with ``bar``, ``target``, ``figure`` and ``met`` (true or false), and
-``tables``, a list of objects with ``title`` and ``rows``, which are flat objects of the same keys.
-"""
+"""In: result.json, and training.json, store.json and routing.json where they lie beside. Out: tables and figures."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +24,6 @@ FIRST = (  # (path, what, heading)
     ("text", "first, prefix cached", "text, prefix cached"),
     ("text", "first, a tool changed", "text, cached, a tool changed"),
 )
-BESIDE = {  # what other commands of this experiment measure: (bar, target) by the file that they write
-    "training": (
-        ("stage-2 training, examples/s at 20 tools, vs the published manner", ">= 4x, peak memory lower"),
-        ("demo training throughput vs before", ">= 1.5x, same learning curve"),
-    ),
-    "routing": (("10,000 tools: add all, answer one request", "flat from 200 to 10,000"),),
-    "store": (("store: 20 random kills during concurrent writes", "nothing wrong served, nothing committed lost"),),
-}
 
 
 class Found:
@@ -89,11 +78,13 @@ def quarters(row: Row) -> tuple[float, float]:
 def bars(result: Result, folder: Path | None = None) -> list[list[str]]:
     """Bar, target, figure, and whether it is met; all figures of a bar must meet it."""
     out = [judged(*bar) for bar in _bars(Found(result))]
-    for name, known in BESIDE.items():
+    for name, (_, known) in BESIDE.items():
         path = None if folder is None else folder / f"{name}.json"
-        there = json.loads(path.read_text()).get("bars", []) if path is not None and path.exists() else []
-        out += [[b["bar"], b["target"], str(b["figure"]), "met" if b["met"] else "missed"] for b in there]
-        out += [[*bar, f"no `{name}.json` yet", "not measured"] for bar in known if not there]
+        there = path is not None and path.exists()
+        measured = beside(path).bars if path is not None and there else []
+        out += [[*bar, figure, "met" if met else "missed"] for *bar, figure, met in measured]
+        missing = f"not in `{name}.json`" if there else f"no `{name}.json` yet"
+        out += [[*bar, missing, "not measured"] for bar in known if all(bar[0] != row[0] for row in measured)]
     return out
 
 
@@ -335,22 +326,6 @@ def batches(found: Found) -> str:
     return table(["", "", ""], rows)
 
 
-def beside(folder: Path, name: str) -> str:
-    """The tables of another command's file."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return f"*not run yet: `{name}.json` is missing*"
-    out = []
-    for part in json.loads(path.read_text()).get("tables", []):
-        keys = list(part["rows"][0])
-        cells = [
-            [f"{row[key]:,.4g}" if isinstance(row[key], float) else str(row[key]) for key in keys]
-            for row in part["rows"]
-        ]
-        out.append(f"**{part['title']}**\n\n{table(keys, cells)}")
-    return "\n\n".join(out)
-
-
 def origin(result: Result) -> str:
     """One line: where the numbers come from."""
     p = result["provenance"]
@@ -376,21 +351,117 @@ TABLES: dict[str, Callable[[Found], str]] = {
 }
 
 
+# --- what other commands of this experiment measure -------------------------------------------------------------------
+
+STAGE2 = ("stage-2 training, examples/s at 20 tools, vs the published manner", ">= 4x, peak memory lower")
+DEMO = ("demo training throughput vs before", ">= 1.5x")
+KILLS = ("store: 20 random kills during concurrent writes", "nothing wrong served, nothing committed lost")
+MANY = ("10,000 tools: add all, answer one request", "flat from 200 (<= 1.1x)")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a file beside says: bars ``(bar, target, figure, met)``, and tables by title, rows of the same keys each."""
+
+    bars: list[tuple[str, str, str, bool]]
+    tables: dict[str, list[Row]]
+
+
+def training(found: Result) -> Beside:
+    """Of ``experiments.speed.training``; one of its two questions may be left out."""
+    judged_, tables = [], {}
+    if "published" in found:
+        steps, ratios = found["published"], found["published"]["ratios"]
+        figure = f"{steps['precision']} {ratios['examples']:.1f}x, memory {1 / ratios['peak']:.2f}x"
+        judged_.append((*STAGE2, figure, ratios["examples"] >= 4 and ratios["peak"] > 1))
+        tables[f"Stage 2, {steps['requests']} requests of {steps['tools']} tools, {steps['precision']}"] = [
+            {"": said, "examples/s": steps["requests"] / steps[name]["step_s"],
+             "s a step": steps[name]["step_s"], "peak, GB": steps[name]["peak_bytes"] / 1e9,
+             "of which the step, GB": steps[name]["rose_bytes"] / 1e9, "loss": steps[name]["loss"]}
+            for name, said in (("ours", "ours"), ("published", "published manner"))
+        ]  # fmt: skip
+    if "demo" in found:
+        demo = found["demo"]
+        if "ratios" in demo:
+            low, middle, high = min(demo["ratios"]), statistics.median(demo["ratios"]), max(demo["ratios"])
+            judged_.append((*DEMO, f"{middle:.2f}x ({low:.2f} to {high:.2f})", middle >= 1.5))
+        tables[f"Demo, {demo['rounds']} rounds of {demo['steps']} steps in turns, {demo['threads']} threads"] = [
+            {"": said, "examples/s, median": statistics.median(demo[name]["examples_per_second"]),
+             "processor s a step": statistics.median(demo[name]["processor_s"]),
+             "waits for batches": percent(demo[name]["waiting"]),
+             "of the floor": percent(demo["share_of_floor"]) if name == "ours" else "-"}
+            for name, said in (("ours", "ours"), ("against", "before")) if name in demo
+        ]  # fmt: skip
+    return Beside(judged_, tables)
+
+
+def store(found: Result) -> Beside:
+    """Of ``experiments.speed.store``."""
+    kills = found["summary"]
+    bad = {key: kills[key] for key in ("lost", "wrong", "back", "torn", "refused", "failed_processes")}
+    wrong = ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in bad.items() if count) or "nothing wrong"
+    figure = f"{kills['kills']} kills, {kills['left_half_written']} in the middle of a write: {wrong}"
+    spent = [{"what": key.replace("_", " "), "value": value} for key, value in found["rates"].items()]
+    kept = [{"precision": name, **{k.replace("_", " "): v for k, v in row.items()}}
+            for name, row in found["precision"].items()]  # fmt: skip
+    return Beside(
+        [(*KILLS, figure, kills["kills"] >= 20 and not any(bad.values()))],
+        {f"Store of {found['tools']:,} tools": spent, "What a stored gist loses": kept},
+    )
+
+
+def routing(found: Result) -> Beside:
+    """Of ``experiments.speed.routing``, which makes its tables itself."""
+    said = [(b["bar"], b["target"], b["figure"], b["met"]) for b in found["bars"]]
+    return Beside(said, {part["title"]: part["rows"] for part in found["tables"]})
+
+
+BESIDE: dict[str, tuple[Callable[[Result], Beside], Sequence[tuple[str, str]]]] = {
+    "training": (training, (STAGE2, DEMO)),
+    "routing": (routing, (MANY,)),
+    "store": (store, (KILLS,)),
+}
+
+
+def beside(path: Path) -> Beside:
+    """What the file says."""
+    return BESIDE[path.stem][0](json.loads(path.read_text()))
+
+
 def markdown(path: Path, words: Sequence[str]) -> str:
-    """The table that one word names; ``bars`` and ``origin`` are others, and the files beside.
+    """Of result.json what one word names: ``bars``, ``origin`` or a table; of another command's file its tables.
 
     Raises:
         ValueError: the word names none.
     """
-    result, (word, *more) = json.loads(path.read_text()), words or [""]
-    names = ["bars", "origin", *TABLES, *BESIDE]
-    if more or word not in names:
-        raise ValueError(f"a speed block says {' '.join(words)!r}; name one of {', '.join(names)}")
+    if path.stem in BESIDE and not words:
+        return "\n\n".join(f"**{title}**\n\n{flat(rows)}" for title, rows in beside(path).tables.items())
+    result, word = json.loads(path.read_text()), " ".join(words)
     if word == "bars":
         return table(["bar", "target", "figure", ""], bars(result, path.parent))
     if word == "origin":
         return origin(result)
-    return beside(path.parent, word) if word in BESIDE else TABLES[word](Found(result))
+    if word not in TABLES:
+        raise ValueError(f"a speed block says {word!r}; name one of {', '.join(['bars', 'origin', *TABLES])}")
+    return TABLES[word](Found(result))
+
+
+def flat(rows: Sequence[Row]) -> str:
+    """A table of rows of the same keys.
+
+    >>> print(flat([{"what": "reads", "value": 12345.678}]))
+    | what | value |
+    |---|---|
+    | reads | 12,346 |
+    """
+
+    def cell(x: Any) -> str:
+        if isinstance(x, (int, float)) and abs(x) >= 1000:
+            return f"{x:,.0f}"
+        return f"{x:.3g}" if isinstance(x, float) else str(x)
+
+    cells = [[cell(x) for x in row.values()] for row in rows]
+    return table(list(rows[0]), cells)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """In: inputs and a plan. Out: rows of what was measured, of one path in one dtype: ours, published, or text.
 
-A row has ``path``, ``dtype``, ``what`` was measured, with how many ``tools``, all ``samples`` in milliseconds and whether
-a warm-up came before; ``flops`` and ``bytes`` are counted, ``peak_bytes`` measured. A ``note`` stands where there is no
-number.
+A row has ``path``, ``dtype``, ``what`` was measured, with how many ``tools``, all ``samples`` in milliseconds and
+whether a warm-up came before; ``flops`` and ``bytes`` are counted, ``peak_bytes`` measured. A ``note`` stands where
+there is no number.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Plan:
         encode: numbers of tools encoded together.
         tokens_at: numbers of tools at which whole answers are written.
         new_tokens: of an answer.
-        slow: the most tools on offer that the other two paths are measured with, by path and dtype.
+        slow: the most tools on offer that the other two paths are measured with, by path and dtype, and what.
         batch: requests answered together, beside one.
         seconds: for the repeats of one measurement.
         repeats: at most.
@@ -72,7 +72,7 @@ class Measuring:
         self.bar = tqdm(desc=f"{path} {dtype}", unit="measurement")
         for count in plan.tools:
             if count > most:
-                self.add("first", count, note=f"not measured in {dtype}: minutes a request")
+                self.add("first", count, note="not measured: minutes")
 
     def add(self, what: str, tools: int, **found: Any) -> None:
         """A row."""
@@ -121,11 +121,16 @@ def ours(dtype: str, device: str, plan: Plan, inputs: Inputs) -> list[Row]:
     assert isinstance(config, ToolFormerConfig)
     writer = Engine(model, inputs.prompts, batch_size=plan.batch, max_new_tokens=plan.new_tokens)
     first = Engine(model, inputs.prompts, batch_size=1, max_new_tokens=1)
+    gists = torch.empty(0)
+
+    def encode(count: int) -> None:
+        nonlocal gists
+        gists = writer.encode(all_tools[:count])
+
     for count in plan.encode:
         lengths = [len(schema) for schema in inputs.schemas(count)]
         work = {"flops": counting.encode(config, lengths), "lengths": sum(lengths)}
-        m.time("encode", count, lambda count=count: writer.encode(all_tools[:count]), share=2, **work)
-    gists = writer.encode(all_tools[: max(plan.encode)])
+        m.time("encode", count, lambda count=count: encode(count), share=2, **work)
     # more tools than were encoded: gists are used again, as their values do not matter here
     gists = gists.repeat(-(-len(all_tools) // len(gists)), 1, 1)[: len(all_tools)]
     _store(m, model, gists)
@@ -289,6 +294,9 @@ def text(dtype: str, device: str, plan: Plan, inputs: Inputs) -> list[Row]:
 
             numbers = counting.text_numbers(model.config, len(ids) + plan.new_tokens // 2)
             m.write(count, write, plan.new_tokens, bytes=numbers * m.dtype.itemsize)
+        if count > plan.slow.get(f"text {dtype}, a tool changed", count):
+            m.add("first, a tool changed", count, note="not measured: minutes")
+            continue
         same = next(i for i, (a, b) in enumerate(zip(prefix, other, strict=False)) if a != b)
         m.time("first, a tool changed", count, lambda b=[*other, *m.prompt], n=same: warm(b, n), reused=same)
     return m.done()
