@@ -35,7 +35,7 @@ QWEN: dict[str, Any] = {  # config.json of Qwen2.5-0.5B
     "tie_word_embeddings": True,
 }
 # conf/model/published.yaml
-PUBLISHED = {"num_hidden_layers": 12, "encoder_layers": 6, "num_gists": 8, "pointer": False}
+PUBLISHED: dict[str, Any] = {"num_hidden_layers": 12, "encoder_layers": 6, "num_gists": 8, "pointer": False}
 SMALL = QWEN | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
 SMALL |= {"max_position_embeddings": 1024, "vocab_size": 1024}
 PREFIX = (  # the layout of Qwen2.5's chat template with tools, in which schemas are read as text
@@ -104,7 +104,7 @@ def built_in(count: int) -> Inputs:
 def our_model(shape: dict[str, Any], prompts: Prompts, dtype: torch.dtype, device: torch.device) -> ToolFormerMicro:
     """Random weights, the same each time; it never ends an answer of its own accord."""
     torch.manual_seed(SEED)
-    changes = PUBLISHED | ({} if shape is QWEN else {"num_hidden_layers": 2, "encoder_layers": 1})
+    changes: dict[str, Any] = PUBLISHED | ({} if shape is QWEN else {"num_hidden_layers": 2, "encoder_layers": 1})
     config = ToolFormerConfig(**(shape | changes), gate_init=1.0)
     model = cast(ToolFormerMicro, AutoModelForCausalLM.from_config(config, dtype=dtype)).eval()
     model.embed_tokens.weight[prompts.end] = 0

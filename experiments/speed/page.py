@@ -401,8 +401,8 @@ def store(found: Result) -> Beside:
     bad = {key: kills[key] for key in ("lost", "wrong", "back", "torn", "refused", "failed_processes")}
     wrong = ", ".join(f"{count} {key.replace('_', ' ')}" for key, count in bad.items() if count) or "nothing wrong"
     figure = f"{kills['kills']} kills, {kills['left_half_written']} in the middle of a write: {wrong}"
-    spent = [{"what": key.replace("_", " "), "value": value} for key, value in found["rates"].items()]
-    kept = [{"precision": name, **{k.replace("_", " "): v for k, v in row.items()}}
+    spent: list[Row] = [{"what": key.replace("_", " "), "value": value} for key, value in found["rates"].items()]
+    kept: list[Row] = [{"precision": name, **{k.replace("_", " "): v for k, v in row.items()}}
             for name, row in found["precision"].items()]  # fmt: skip
     return Beside(
         [(*KILLS, figure, kills["kills"] >= 20 and not any(bad.values()))],
@@ -475,7 +475,7 @@ def draw(result: Result, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     colours, marks = dict(zip((heading for _, _, heading in FIRST), LIGHT.series(), strict=True)), "oDs^vP"
 
-    def line(axes: Any, ends: list, points: list[tuple[float, float]], label: str, colour: str, mark: str) -> None:
+    def line(axes: Any, ends: list, points: Sequence[tuple[float, float]], label: str, colour: str, mark: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4.5, linewidth=1.6)
             ends.append((*points[-1], label, colour))
