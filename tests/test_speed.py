@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.speed import counting, page, run
+from experiments.speed.inputs import QWEN, our_config
 from experiments.tables import filled
 from toolformer.model import ToolFormerConfig, ToolFormerMicro
 
@@ -71,6 +72,12 @@ def test_bytes_of_a_token_are_all_weights_of_the_decoder_and_what_is_remembered(
     assert counting.token_numbers(config, 0, 0) == decoder
     remembered = config.num_hidden_layers * 2 * 16 * (7 + 5)  # keys and values of 7 tokens and 5 gists
     assert counting.token_numbers(config, 7, 5) == decoder + remembered
+
+
+def test_the_model_that_is_measured_has_the_published_size():
+    with torch.device("meta"):
+        model = ToolFormerMicro(our_config(json.loads(json.dumps(QWEN))))  # as another process gets it
+    assert sum(weight.numel() for weight in model.parameters()) == 428_448_268  # conf/model/qwen2.5-0.5b.yaml
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,6 @@ QWEN: dict[str, Any] = {  # config.json of Qwen2.5-0.5B
     "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
     "tie_word_embeddings": True,
 }
-# conf/model/published.yaml
-PUBLISHED: dict[str, Any] = {"num_hidden_layers": 12, "encoder_layers": 6, "num_gists": 8, "pointer": False}
 SMALL = QWEN | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
 SMALL |= {"max_position_embeddings": 1024, "vocab_size": 1024}
 PREFIX = (  # the layout of Qwen2.5's chat template with tools, in which schemas are read as text
@@ -100,13 +98,18 @@ def built_in(count: int) -> Inputs:
     return Inputs(tools[:count], list(rows[0][0].messages), prompts, ["toolworld"])
 
 
+def our_config(shape: dict[str, Any]) -> ToolFormerConfig:
+    """As conf/model/published.yaml makes it of a backbone: half of the layers decode, a quarter encodes."""
+    whole: int = shape["num_hidden_layers"]
+    ours: dict[str, Any] = {"num_hidden_layers": whole // 2, "encoder_layers": whole // 4, "num_gists": 8}
+    return ToolFormerConfig(**(shape | ours), pointer=False, gate_init=1.0)
+
+
 @torch.no_grad()
 def our_model(shape: dict[str, Any], prompts: Prompts, dtype: torch.dtype, device: torch.device) -> ToolFormerMicro:
     """Random weights, the same each time; it never ends an answer of its own accord."""
     torch.manual_seed(SEED)
-    changes: dict[str, Any] = PUBLISHED | ({} if shape is QWEN else {"num_hidden_layers": 2, "encoder_layers": 1})
-    config = ToolFormerConfig(**(shape | changes), gate_init=1.0)
-    model = cast(ToolFormerMicro, AutoModelForCausalLM.from_config(config, dtype=dtype)).eval()
+    model = cast(ToolFormerMicro, AutoModelForCausalLM.from_config(our_config(shape), dtype=dtype)).eval()
     model.embed_tokens.weight[prompts.end] = 0
     return model.to(device)
 
