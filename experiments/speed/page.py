@@ -116,7 +116,7 @@ def _bars(found: Found) -> Iterator[tuple[str, str, Figures, Callable[[float], b
         ]
 
     full = 20 if 20 in found.sizes("first") else found.sizes("first")[0]  # quick has other sizes
-    encode = full if full in found.sizes("encode") else found.sizes("encode")[-1]
+    encode = full if full in found.sizes("encode") else (found.sizes("encode") or [0])[-1]
     pair = ("published", "encode"), ("ours", "encode")
     yield (
         f"encode {encode} tools vs the published manner, fp32",
@@ -134,7 +134,7 @@ def _bars(found: Found) -> Iterator[tuple[str, str, Figures, Callable[[float], b
     )
     shares = [(SHORT[d], found.share(d, "encode", encode, "flops")) for d in found.dtypes]
     yield f"encode {encode} tools, share of the matrix-product rate", ">= 60%", shares, at_least(0.6), "{:.0%}"
-    token = found.sizes("token", "ours")[0]
+    token = (found.sizes("token", "ours") or [0])[0]
     pair = ("published", "token"), ("ours", "token")
     yield (
         f"per token at {token} tools vs the published manner, fp32",

@@ -120,6 +120,7 @@ def ours(dtype: str, device: str, plan: Plan, inputs: Inputs) -> list[Row]:
     config, all_tools = model.config, inputs.tools
     assert isinstance(config, ToolFormerConfig)
     writer = Engine(model, inputs.prompts, batch_size=plan.batch, max_new_tokens=plan.new_tokens)
+    pairs = Engine(model, inputs.prompts, batch_size=1, max_new_tokens=plan.new_tokens // 2)
     first = Engine(model, inputs.prompts, batch_size=1, max_new_tokens=1)
     gists = torch.empty(0)
 
@@ -150,7 +151,7 @@ def ours(dtype: str, device: str, plan: Plan, inputs: Inputs) -> list[Row]:
     _together(m, writer, [request(min(plan.tokens_at))] * plan.batch)
     prefer_calls(model, inputs)
     for count in plan.tokens_at:
-        _constrained(m, writer, request(count))
+        _constrained(m, pairs, request(count))
     return m.done()
 
 
@@ -194,7 +195,8 @@ def _constrained(m: Measuring, engine: Engine, request: Request) -> None:
             if decoding == "constrained" and ticks.tokens[0] != m.inputs.prompts.call_open:
                 raise AssertionError("the constrained answer is no call, so no schema constrained it")
             found.append(sum(ticks.between) / len(ticks.between))
-        if len(means["free"]) > 2 and sum(map(sum, means.values())) * m.plan.new_tokens / 1e3 > 2 * m.plan.seconds:
+        spent = sum(map(sum, means.values())) * len(ticks.tokens) / 1e3
+        if len(means["free"]) > 3 and spent > 2 * m.plan.seconds:
             break
     pairs = {f"{decoding}_ms": found[1:] for decoding, found in means.items()}
     overhead = [b / a - 1 for a, b in zip(*pairs.values(), strict=True)]

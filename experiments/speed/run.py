@@ -35,7 +35,7 @@ DTYPES = ("float32", "bfloat16")
 # On a CPU the other two paths take minutes a request beyond these: the text at 200 tools is read in bfloat16 alone.
 SLOW = {
     "published float32": 20,
-    "published bfloat16": 50,
+    "published bfloat16": 20,
     "text float32": 20,
     "text bfloat16": 200,
     "text bfloat16, a tool changed": 50,
