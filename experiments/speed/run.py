@@ -37,7 +37,6 @@ SLOW = {
     "published float32": 20,
     "published bfloat16": 20,
     "text float32": 20,
-    "text bfloat16": 200,
     "text bfloat16, a tool changed": 50,
 }
 FULL = Plan(
