@@ -489,6 +489,7 @@ def draw(result: Result, folder: Path) -> None:
             line(axes, ends, points, heading, colours[heading], mark)
         _ticks(axes, found.sizes("first"))
         label_axes(axes, LIGHT, "tools on offer", f"time to first token, s, {SHORT[dtype]}")
+        _heights(axes)
         label_ends(axes, ends)
         (folder / f"first-{dtype}.png").write_bytes(png(figure))
 
@@ -504,6 +505,7 @@ def draw(result: Result, folder: Path) -> None:
                 axes.plot(range(2, 2 + len(curve)), curve, color=colours[name], linewidth=1.6)
                 ends.append((1.0 + len(curve), float(np.median(curve[-QUARTER:])), name, colours[name]))
         label_axes(axes, LIGHT, "token of the answer", f"ms per token at {at} tools, {SHORT[dtype]}")
+        _heights(axes)
         label_ends(axes, ends)
         (folder / f"token-{dtype}.png").write_bytes(png(figure))
 
@@ -530,6 +532,7 @@ def draw(result: Result, folder: Path) -> None:
             )
         _ticks(axes, found.sizes("encode"))
         label_axes(axes, LIGHT, "tools encoded together", f"ms per tool, {SHORT[dtype]}")
+        _heights(axes)
         label_ends(axes, ends)
         (folder / f"encode-{dtype}.png").write_bytes(png(figure))
 
@@ -537,3 +540,13 @@ def draw(result: Result, folder: Path) -> None:
 def _ticks(axes: Any, sizes: Sequence[int]) -> None:
     axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes.minorticks_off()
+
+
+def _heights(axes: Any) -> None:
+    """Ticks at 1, 2 and 5 of each power of ten that is drawn, at its powers alone where that is many."""
+    low, high = axes.get_ylim()
+    digits = (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = [t for power in range(-6, 8) for digit in digits if low <= (t := digit * 10.0**power) <= high]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(low, high)
