@@ -9,6 +9,7 @@ A block stands between ``<!-- kind: path words -->`` and ``<!-- end -->``; paths
   verdict   one sentence: whether that model reads its gists
   figures   the PNGs of a folder; words keep only the named ones, in that order
   output    a text file as it was printed; words: head or tail and a number of lines
+  speed     what experiments.speed measured; of its result.json the table that a word names, or bars, or origin
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.speed import page as speed_page
 from toolformer.reporting.tables import DECODINGS, MEMORIES, SPLITS, VARIANTS, markdown_breakdown, markdown_table
 from toolformer.reporting.verdict import verdict
 
@@ -123,12 +125,21 @@ def output(path: Path, words: Sequence[str], page: Path) -> str:
     return "\n".join(["```text", *lines, "```"])
 
 
+def speed(path: Path, words: Sequence[str], page: Path) -> str:
+    """Tables of times; an error names the page."""
+    try:
+        return speed_page.markdown(path, words)
+    except ValueError as error:
+        raise ValueError(f"{page}: {error}") from None
+
+
 KINDS: dict[str, Callable[[Path, Sequence[str], Path], str]] = {
     "results": results,
     "breakdown": details,
     "verdict": judgement,
     "figures": figures,
     "output": output,
+    "speed": speed,
 }
 
 
