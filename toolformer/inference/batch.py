@@ -125,10 +125,8 @@ class Batch:
         free = [slot for slot in ended if slot < left]
         movers = [slot for slot in range(left, len(self.rows)) if slot not in gone]
         for there, slot in zip(free, movers, strict=True):
-            for each in (self.rows, self.lengths):
-                each[there] = each[slot]
-        for each in (self.rows, self.lengths):
-            del each[left:]
+            self.rows[there], self.lengths[there] = self.rows[slot], self.lengths[slot]
+        del self.rows[left:], self.lengths[left:]
         if not movers:
             return
         source, target = torch.tensor([movers, free], device=self.cache.device)

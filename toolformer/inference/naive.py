@@ -41,7 +41,7 @@ class NaiveEngine(Engine):
         for row in self._rows(requests, decoding, on_token):
             row.begin(self._nearest(row))
             while not row.ended:
-                self._write(row)
+                self._step(row)
             answers.append(row.settle())
             if progress is not None:
                 progress(1)
@@ -58,7 +58,7 @@ class NaiveEngine(Engine):
             out.append((self._logits_at_end(row, ids, states).cpu(), scores))
         return out
 
-    def _write(self, row: Row) -> None:
+    def _step(self, row: Row) -> None:
         """One more token."""
         ids, states = self._states(row)
         if row.starts:
