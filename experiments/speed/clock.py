@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Peak:
 
 
 @contextmanager
-def peak(device: torch.device) -> Iterator[Peak]:
+def peak(device: torch.device) -> Generator[Peak]:
     """Measures the peak within; where a system cannot forget an earlier peak of the process, that one counts too."""
     found = Peak()
     if device.type == "cuda":
