@@ -510,7 +510,7 @@ def draw(result: Result, folder: Path) -> None:
         (folder / f"token-{dtype}.png").write_bytes(png(figure))
 
         figure, axes = canvas(LIGHT)
-        axes.set(xscale="log", yscale="log")
+        axes.set(xscale="log")
         ends = []
         for (path, name), mark in zip((("ours", "ours"), ("published", "published manner")), marks, strict=False):
             points = [
@@ -532,7 +532,7 @@ def draw(result: Result, folder: Path) -> None:
             )
         _ticks(axes, found.sizes("encode"))
         label_axes(axes, LIGHT, "tools encoded together", f"ms per tool, {SHORT[dtype]}")
-        _heights(axes)
+        axes.set_ylim(bottom=0)
         label_ends(axes, ends)
         (folder / f"encode-{dtype}.png").write_bytes(png(figure))
 
