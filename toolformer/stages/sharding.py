@@ -6,13 +6,14 @@ when it computes with it, and keeps only its part of gradients and optimiser sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 METHODS = ("training_step", "validation_step")  # what Lightning calls in place of ``forward``
@@ -37,6 +38,17 @@ def shard(stage: Any, device: str) -> list[str]:
     for name in METHODS:
         register_fsdp_forward_method(stage, name)
     return scalars
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Generator[None]:
+    """The weights of a model in shards are whole within: the engine calls no layer's forward, which gathers them."""
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in shards:
+        module.unshard()
+    yield
+    for module in shards:
+        module.reshard()
 
 
 def whole_weights(model: nn.Module, scalars: Sequence[str]) -> dict[str, Tensor]:

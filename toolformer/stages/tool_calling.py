@@ -17,6 +17,7 @@ from toolformer.model.losses import pointer_loss
 from toolformer.model.packing import pack
 from toolformer.stages.base import Encoded, Stage, offered_tools, schema_rows
 from toolformer.stages.gist_contrast import contrast_loss
+from toolformer.stages.sharding import gathered
 
 
 class ToolCalling(Stage):
@@ -60,7 +61,8 @@ class ToolCalling(Stage):
         place = {tool.id: i for i, tool in enumerate(tools)}
         gists = engine.encode(tools)
         requests = [Request(e.messages, offered, gists[[place[t.id] for t in offered]]) for e, offered in rows]
-        answers = engine.answer(requests, "free" if self.model.pointer is None else "pointed")
+        with gathered(self.model):
+            answers = engine.answer(requests, "free" if self.model.pointer is None else "pointed")
         self.answers.update(
             [Row(e.calls, parse(a.text), offered, e.stratum) for (e, offered), a in zip(rows, answers, strict=True)]
         )
