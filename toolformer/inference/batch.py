@@ -19,6 +19,7 @@ from toolformer.data.batches import ALL, pad
 from toolformer.inference.memory import ProjectedTools
 from toolformer.inference.writing import Row
 from toolformer.model.modeling import ToolFormerMicro
+from toolformer.model.pointer import nearest
 
 CHUNK = 64  # tokens of room by which the cache grows
 
@@ -95,25 +96,17 @@ class Batch:
         if not self.shared or start == 0:
             projected = self.tools.keys_and_values(index[:1] if self.shared else index)
             self.memory[:, :, slice(0, 1) if self.shared else slots, :, : projected.shape[4]] = projected
-        reading, nearest = None, [ALL] * len(rows)
+        reading, looks = None, [ALL] * len(rows)
         if self.request is not None or self.said is not None:
             ids, mask = (t.to(device) for t in pad([row.prompt for row in rows]))
             reading = model.read(ids, mask)
             if self.request is not None:
                 self.request[slots] = model.pool(reading, mask)
                 if model.config.focus:
-                    nearest = self._nearest(self.request[slots], index)
-        for row, near in zip(rows, nearest, strict=True):
+                    looks = nearest(model.embed(self.request[slots]), self.tools.points, index).tolist()
+        for row, near in zip(rows, looks, strict=True):
             row.begin(near)
         return self._read(slots, reading)
-
-    def _nearest(self, request: Tensor, index: Tensor) -> list[int]:
-        """As the model's ``nearest``, with the tools that are embedded already."""
-        if index.shape[1] == 0:
-            return [ALL] * len(index)
-        near = torch.einsum("be,bne->bn", self.model.embed(request), self.tools.points[index.clamp(min=0)])
-        best = near.masked_fill(index < 0, float("-inf")).argmax(-1)
-        return best.masked_fill((index < 0).all(-1), ALL).tolist()
 
     def read(self) -> Tensor:
         """Reads what all rows have not read yet: states ``(B, D)`` of their last tokens."""
@@ -147,10 +140,7 @@ class Batch:
             called[place, 0, list(self.rows[slot].called)] = True
         request = None if self.request is None else self.request[list(slots)]
         index, called = index.to(states.device), called.to(states.device)
-        tools = (
-            self.tools.points if len(self.tools.points) else self.tools.points.new_zeros(1, self.tools.points.shape[1])
-        )
-        return self.model.pointer.scores(states[:, None], request, tools, index, called)[:, 0]
+        return self.model.pointer.scores(states[:, None], request, self.tools.points, index, called)[:, 0]
 
     def _reading(self, slots: slice) -> _Reading:
         """What the rows of these slots have not read yet, taken from them."""

@@ -98,11 +98,15 @@ class Engine:
         of that place, as soon as it is decided (of what a grammar forces, several at once).
         """
         rows = self._rows(requests, decoding, on_token)
-        for size, some in sittings(sorted(rows, key=_length), self.batch_size):
-            self._write(self._batch(some, size), deque(some), size, progress)
+        self._write(rows, progress or (lambda done: None))
         return [row.settle() for row in rows]
 
-    def _write(self, batch: Batch, waiting: deque[Row], size: int, progress: Callable[[int], object] | None) -> None:
+    def _write(self, rows: Sequence[Row], progress: Callable[[int], object]) -> None:
+        """Until all have ended."""
+        for size, some in sittings(sorted(rows, key=_length), self.batch_size):
+            self._sit(self._batch(some, size), deque(some), size, progress)
+
+    def _sit(self, batch: Batch, waiting: deque[Row], size: int, progress: Callable[[int], object]) -> None:
         """Until all have ended: where rows of the batch have, others take their places."""
         room = 0
         while waiting or batch.rows:
@@ -116,8 +120,7 @@ class Engine:
                 start, states = 0, batch.read()
             before = len(batch.rows)
             self._advance(batch, start, states)
-            if progress is not None:
-                progress(before - len(batch.rows))
+            progress(before - len(batch.rows))
 
     def first_scores(self, requests: Sequence[Request]) -> list[list[float]]:
         """The pointer's scores at the first decision, "no call" first, before bias and softmax; nothing is decoded."""

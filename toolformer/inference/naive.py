@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolformer.data.batches import ALL
 from toolformer.inference.engine import Engine
-from toolformer.inference.writing import Answer, Decoding, OnToken, Request, Row
+from toolformer.inference.writing import Decoding, Request, Row
 from toolformer.records import Tool
 
 
@@ -28,24 +28,12 @@ class NaiveEngine(Engine):
         none = self.model.encode_tools(*[torch.zeros(0, 0, dtype=torch.long, device=device)] * 2)
         return torch.cat([none, *gists])
 
-    @torch.inference_mode()
-    def answer(
-        self,
-        requests: Sequence[Request],
-        decoding: Decoding,
-        progress: Callable[[int], object] | None = None,
-        on_token: OnToken | None = None,
-    ) -> list[Answer]:
-        """As the engine's."""
-        answers = []
-        for row in self._rows(requests, decoding, on_token):
+    def _write(self, rows: Sequence[Row], progress: Callable[[int], object]) -> None:
+        for row in rows:
             row.begin(self._nearest(row))
             while not row.ended:
                 self._step(row)
-            answers.append(row.settle())
-            if progress is not None:
-                progress(1)
-        return answers
+            progress(1)
 
     @torch.inference_mode()
     def first(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[Tensor, list[float]]]:

@@ -27,7 +27,7 @@ from toolformer.model.gists import CrossAttention, GistPooling, view
 from toolformer.model.kernels import RowNorm
 from toolformer.model.losses import NEVER, copy_cross_entropy, linear_cross_entropy
 from toolformer.model.packing import Pack, PackedAttention
-from toolformer.model.pointer import HALFWAY, ToolPointer
+from toolformer.model.pointer import HALFWAY, ToolPointer, nearest
 
 
 class GatedDecoderLayer(Qwen2DecoderLayer):
@@ -214,9 +214,7 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
         ``called (B, P, N)`` bool: which tools the answer has called before each of them; None = none.
         """
         assert self.pointer is not None
-        none = torch.zeros(1, self.config.pointer_size, device=gists.device)
-        tools = self.embed(gists) if gists.shape[0] else none
-        return self.pointer.scores(states, request, tools, tool_index, called)
+        return self.pointer.scores(states, request, self.embed(gists), tool_index, called)
 
     @property
     def needs_request(self) -> bool:
@@ -228,13 +226,8 @@ class ToolFormerMicro(_Initialised, GenerationMixin):
 
         This is where the decoder looks when it decides whether to call (``focused``).
         """
-        if gists.shape[0] == 0 or tool_index.shape[1] == 0:
-            return tool_index.new_full((len(tool_index),), -1)
         with torch.no_grad():
-            chosen = self.embed(gists)[tool_index.clamp(min=0)]  # (B, N, E)
-            near = torch.einsum("be,bne->bn", self.embed(request), chosen)
-            best = near.masked_fill(tool_index < 0, float("-inf")).argmax(-1)
-        return best.masked_fill((tool_index < 0).all(-1), -1)
+            return nearest(self.embed(request), self.embed(gists), tool_index)
 
     def focused(self, memory_mask: Tensor, focus: Tensor) -> Tensor:
         """Which slots each position sees: ``memory_mask (B, M)``, ``focus (B, T)`` -> ``(B, T, M)``.

@@ -15,6 +15,18 @@ from toolformer.model.losses import NEVER
 HALFWAY = 0.5  # the cosine that "no call" stands for before it has learned
 
 
+def nearest(request: Tensor, tools: Tensor, tool_index: Tensor) -> Tensor:
+    """The tool that each request ``(B, E)`` is nearest to: its place in ``tool_index (B, N)``, -1 = no tools there.
+
+    ``tools (U, E)`` and the requests have unit length.
+    """
+    if not len(tools) or not tool_index.shape[1]:
+        return tool_index.new_full((len(tool_index),), -1)
+    near = torch.einsum("be,bne->bn", request, tools[tool_index.clamp(min=0)])
+    best = near.masked_fill(tool_index < 0, float("-inf")).argmax(-1)
+    return best.masked_fill((tool_index < 0).all(-1), -1)
+
+
 class ToolPointer(nn.Module):
     """Requests and tools in one space: cosine of query and pooled gist, against a score of "no call"."""
 
@@ -56,6 +68,7 @@ class ToolPointer(nn.Module):
         ``called (B, P, N)`` marks the tools that the answer has called so far, None = none. Whether to call is
         read off the state; how well the best tool matches speaks for it as far as it has proved to.
         """
+        tools = tools if len(tools) else tools.new_zeros(1, tools.shape[1])  # something to index where there is none
         chosen = tools[tool_index.clamp(min=0)]  # (B, N, E)
         similarity = torch.einsum("bpe,bne->bpn", self.queries(states, request), chosen)
         if called is not None:

@@ -46,9 +46,11 @@ def gathered(model: nn.Module) -> Generator[None]:
     shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in shards:
         module.unshard()
-    yield
-    for module in shards:
-        module.reshard()
+    try:
+        yield
+    finally:
+        for module in shards:
+            module.reshard()
 
 
 def whole_weights(model: nn.Module, scalars: Sequence[str]) -> dict[str, Tensor]:

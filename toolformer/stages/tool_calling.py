@@ -84,9 +84,7 @@ class ToolCalling(Stage):
         model = self.model
         calls, schemas = pack(batch.input_ids, batch.attention_mask), None
         rows, seen = calls, self.seen(batch, encoded)
-        if self.rebuild_weight and self.every(
-            self.rebuild_every
-        ):  # in the same pass: the decoder reads one long row either way
+        if self.rebuild_weight and self.every(self.rebuild_every):  # in the same pass: the decoder reads one long row
             schemas, own = schema_rows(batch.tools)
             rows, seen = calls + schemas, torch.cat([seen, own])
         states = model.decode_packed(rows, encoded.gists, seen)
