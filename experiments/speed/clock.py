@@ -85,8 +85,13 @@ def peak(device: torch.device) -> Generator[Peak]:
         (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         found.bytes = 1024 * int(line.split()[1])
     else:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found.bytes = most if sys.platform == "darwin" else 1024 * most
+        found.bytes = most_held()
+
+
+def most_held() -> int:
+    """The most bytes that this process has held so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def rates(device: torch.device, dtype: torch.dtype, *, size: int, seconds: float) -> dict[str, float]:

@@ -105,75 +105,43 @@ def judged(bar: str, target: str, figures: Figures, meets: Callable[[float], boo
 
 
 def _bars(found: Found) -> Iterator[tuple[str, str, Figures, Callable[[float], bool], str]]:
-    def at_least(limit: float) -> Callable[[float], bool]:
-        return lambda value: value >= limit
-
-    def over(slow: tuple[str, str], fast: tuple[str, str], tools: Sequence[int], dtypes: Sequence[str]) -> Figures:
-        return [
-            (f"{SHORT[d]}{f' at {n}' if len(tools) > 1 else ''}", found.ratio(slow, fast, d, n))
+    def times(
+        bar: str, limit: float, path: str, what: str, tools: Sequence[int], dtypes: Sequence[str],
+        form: str = "{:.0f}x", ours: str = "",
+    ) -> tuple[str, str, Figures, Callable[[float], bool], str]:  # fmt: skip
+        """How many times as long ``what`` takes another path as it, or ``ours``, takes ours."""
+        pair = (path, what), ("ours", ours or what)
+        figures = [
+            (f"{SHORT[d]}{f' at {n}' if len(tools) > 1 else ''}", found.ratio(*pair, d, n))
             for d in dtypes
             for n in tools
         ]
+        return bar, f">= {limit}x", figures, lambda value: value >= limit, form
 
     full = 20 if 20 in found.sizes("first") else found.sizes("first")[0]  # quick has other sizes
     encode = full if full in found.sizes("encode") else (found.sizes("encode") or [0])[-1]
-    pair = ("published", "encode"), ("ours", "encode")
-    yield (
-        f"encode {encode} tools vs the published manner, fp32",
-        ">= 4x",
-        over(*pair, [encode], ["float32"]),
-        at_least(4),
-        "{:.1f}x",
-    )
-    yield (
-        f"encode {encode} tools vs the published manner, bf16",
-        ">= 10x",
-        over(*pair, [encode], ["bfloat16"]),
-        at_least(10),
-        "{:.1f}x",
-    )
-    shares = [(SHORT[d], found.share(d, "encode", encode, "flops")) for d in found.dtypes]
-    yield f"encode {encode} tools, share of the matrix-product rate", ">= 60%", shares, at_least(0.6), "{:.0%}"
     token = (found.sizes("token", "ours") or [0])[0]
-    pair = ("published", "token"), ("ours", "token")
-    yield (
-        f"per token at {token} tools vs the published manner, fp32",
-        ">= 8x",
-        over(*pair, [token], ["float32"]),
-        at_least(8),
-        "{:.1f}x",
-    )
-    shares = [(SHORT[d], found.share(d, "token", token, "bytes")) for d in found.dtypes]
-    yield f"per token at {token} tools, share of the memory bandwidth", ">= 50%", shares, at_least(0.5), "{:.0%}"
-    rows = [(SHORT[d], found.row("ours", d, "token", token)) for d in found.dtypes]
+    both = sorted({full, 200} & {r["tools"] for r in found.rows if r["path"] == "text" and "samples" in r})
+    every, one = found.dtypes, "{:.1f}x"
+    manner = f"encode {encode} tools vs the published manner"
+    yield times(f"{manner}, fp32", 4, "published", "encode", [encode], ["float32"], one)
+    yield times(f"{manner}, bf16", 10, "published", "encode", [encode], ["bfloat16"], one)
+    shares = [(SHORT[d], found.share(d, "encode", encode, "flops")) for d in every]
+    yield f"encode {encode} tools, share of the matrix-product rate", ">= 60%", shares, lambda x: x >= 0.6, "{:.0%}"
+    bar = f"per token at {token} tools vs the published manner, fp32"
+    yield times(bar, 8, "published", "token", [token], ["float32"], one)
+    shares = [(SHORT[d], found.share(d, "token", token, "bytes")) for d in every]
+    yield f"per token at {token} tools, share of the memory bandwidth", ">= 50%", shares, lambda x: x >= 0.5, "{:.0%}"
+    rows = [(SHORT[d], found.row("ours", d, "token", token)) for d in every]
     slopes = [(label, None if row is None else quarters(row)[1] / quarters(row)[0]) for label, row in rows]
     yield "per token, last 16 of an answer over first 16", f"flat (<= {FLAT})", slopes, lambda x: x <= FLAT, "{:.2f}"
-    cold = ("text", "first"), ("ours", "first")
     for tools, limit in ((full, 20), (200, 100)):
-        yield (
-            f"first token at {tools} tools vs schemas as text, no cache",
-            f">= {limit}x",
-            over(*cold, [tools], found.dtypes),
-            at_least(limit),
-            "{:.0f}x",
-        )
-    sizes = sorted({full, 200} & {r["tools"] for r in found.rows if r["path"] == "text" and "samples" in r})
-    warm = ("text", "first, prefix cached"), ("ours", "first")
-    yield (
-        "first token vs text with its prefix cached",
-        ">= 1.5x",
-        over(*warm, sizes, found.dtypes),
-        at_least(1.5),
-        "{:.1f}x",
-    )
-    swap = ("text", "first, a tool changed"), ("ours", "first, a tool changed")
-    yield (
-        "first token after a tool changed vs text with a prefix cache",
-        ">= 10x",
-        over(*swap, sizes, found.dtypes),
-        at_least(10),
-        "{:.0f}x",
-    )
+        bar = f"first token at {tools} tools vs schemas as text, no cache"
+        yield times(bar, limit, "text", "first", [tools], every)
+    bar = "first token vs text with its prefix cached"
+    yield times(bar, 1.5, "text", "first, prefix cached", both, every, one, ours="first")
+    bar = "first token after a tool changed vs text with a prefix cache"
+    yield times(bar, 10, "text", "first, a tool changed", both, every)
     costs = [
         (f"{SHORT[r['dtype']]} at {r['tools']}", statistics.median(r["overhead"]))
         for r in found.rows
@@ -282,13 +250,12 @@ def constrained(found: Found) -> str:
 
 def memory(found: Found) -> str:
     """The most memory held while the first token was made."""
-    kinds = (("ours", "first"), ("published", "first"), ("text", "first"))
     rows = []
     for dtype in found.dtypes:
         for tools in found.sizes("first"):
             cells = []
-            for path, what in kinds:
-                row = found.row(path, dtype, what, tools)
+            for path in ("ours", "published", "text"):
+                row = found.row(path, dtype, "first", tools)
                 cells.append(f"{row['peak_bytes'] / 1e9:.2f} GB" if row is not None and "peak_bytes" in row else "-")
             rows.append([SHORT[dtype], f"{tools:,}", *cells])
     return table(["", "tools", "ours", "published manner", "text"], rows)
@@ -487,9 +454,9 @@ def draw(result: Result, folder: Path) -> None:
         for (path, what, heading), mark in zip(FIRST, marks, strict=True):
             points = [(n, ms / 1e3) for n in found.sizes("first") if (ms := found.ms(path, dtype, what, n)) is not None]
             line(axes, ends, points, heading, colours[heading], mark)
-        _ticks(axes, found.sizes("first"))
+        sizes(axes, found.sizes("first"))
         label_axes(axes, LIGHT, "tools on offer", f"time to first token, s, {SHORT[dtype]}")
-        _heights(axes)
+        heights(axes)
         label_ends(axes, ends)
         (folder / f"first-{dtype}.png").write_bytes(png(figure))
 
@@ -505,7 +472,7 @@ def draw(result: Result, folder: Path) -> None:
                 axes.plot(range(2, 2 + len(curve)), curve, color=colours[name], linewidth=1.6)
                 ends.append((1.0 + len(curve), float(np.median(curve[-QUARTER:])), name, colours[name]))
         label_axes(axes, LIGHT, "token of the answer", f"ms per token at {at} tools, {SHORT[dtype]}")
-        _heights(axes)
+        heights(axes)
         label_ends(axes, ends)
         (folder / f"token-{dtype}.png").write_bytes(png(figure))
 
@@ -530,19 +497,20 @@ def draw(result: Result, folder: Path) -> None:
                 LIGHT.muted,
                 ".",
             )
-        _ticks(axes, found.sizes("encode"))
+        sizes(axes, found.sizes("encode"))
         label_axes(axes, LIGHT, "tools encoded together", f"ms per tool, {SHORT[dtype]}")
         axes.set_ylim(bottom=0)
         label_ends(axes, ends)
         (folder / f"encode-{dtype}.png").write_bytes(png(figure))
 
 
-def _ticks(axes: Any, sizes: Sequence[int]) -> None:
-    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+def sizes(axes: Any, numbers: Sequence[int]) -> None:
+    """Ticks at the numbers of tools that were measured."""
+    axes.set_xticks(numbers, [f"{n:,}" for n in numbers])
     axes.minorticks_off()
 
 
-def _heights(axes: Any) -> None:
+def heights(axes: Any) -> None:
     """Ticks at 1, 2 and 5 of each power of ten that is drawn, at its powers alone where that is many."""
     low, high = axes.get_ylim()
     digits = (1, 2, 5) if high / low < 1000 else (1,)

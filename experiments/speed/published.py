@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from toolformer.data.batches import pad
 from toolformer.model import ToolFormerMicro
 
 
 def encode(model: ToolFormerMicro, schemas: Sequence[Sequence[int]], limit: int) -> Tensor:
     """Gists ``(N, K, D)`` of the tools of one request: one batch, each schema padded to ``limit`` tokens."""
-    device = model.device
-    ids = torch.zeros(len(schemas), max([limit, *map(len, schemas)]), dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    for row, schema in enumerate(schemas):
-        ids[row, : len(schema)] = torch.tensor(schema, device=device)
-        mask[row, : len(schema)] = True
-    return model.encode_tools(ids, mask)
+    ids, mask = pad(schemas)
+    wide = max(0, limit - ids.shape[1])
+    return model.encode_tools(*(F.pad(x, (0, wide)).to(model.device) for x in (ids, mask)))
 
 
 @torch.inference_mode()

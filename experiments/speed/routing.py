@@ -9,9 +9,7 @@ by attending to the k tools that routing picks, the same among 200 tools only, a
 from __future__ import annotations
 
 import json
-import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.record import cores, write_json
+from experiments.speed.clock import most_held
+from experiments.speed.page import heights, sizes
 from toolformer.data.masking import Rows
 from toolformer.data.toolworld import ToolWorld
 from toolformer.data.toolworld.world import seeded
@@ -136,11 +137,6 @@ def exchanged(caller: ToolCaller, tools: Sequence[Tool]) -> tuple[Tool, ...]:
     return last
 
 
-def peak() -> float:
-    """The most megabytes this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
 def measure(settings: dict[str, str], size: int) -> Line:
     """Adds ``size`` tools and answers every request."""
     torch.manual_seed(SEED)
@@ -151,9 +147,10 @@ def measure(settings: dict[str, str], size: int) -> Line:
     exact, ranker = size <= int(settings["exact"]), Ranker(every)
     caller.add_tools(list({tool.name: tool for _, needed in rows for tool in needed}.values()))  # into the store
     caller.remove_tools([tool.name for tool in caller.tools])
-    held, start = peak(), time.perf_counter()
+    held, start = most_held(), time.perf_counter()
     caller.add_tools(tools)
-    found: Line = {"tools": size, "add_s": time.perf_counter() - start, "add_mb": peak() - held, "rows": []}
+    spent, rose = time.perf_counter() - start, most_held() - held
+    found: Line = {"tools": size, "add_s": spent, "add_mb": rose / 2**20, "rows": []}
     few = ToolCaller(caller.engine.model, caller.engine.prompts, no_call_bias=caller.engine.no_call_bias)
     few.add_tools(tools[:FEW])
     for example, needed in rows:
@@ -180,7 +177,7 @@ def measure(settings: dict[str, str], size: int) -> Line:
         found["rows"].append(line)
         exchanged(caller, swapped)
         exchanged(few, back)
-    return found | {"peak_mb": peak(), "k": caller.k, "model": model_fingerprint(caller.engine.model)}
+    return found | {"peak_mb": most_held() / 2**20, "k": caller.k, "model": model_fingerprint(caller.engine.model)}
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -282,18 +279,8 @@ def draw(points: Sequence[Line], folder: Path) -> None:
         ("ms to the first token, p50", times, "routing-cost"),
     ):
         figure, axes = canvas(LIGHT)
-        known = [value for values in series.values() for value in values if value is not None]
-        axes.set_xscale("log")
-        if name == "routing-cost":
-            low, high = min(known) / 1.5, max(known) * 1.5
-            ticks = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
-            axes.set_yscale("log")
-            axes.set_ylim(low, high)
-            axes.set_yticks(shown := [tick for tick in ticks if low <= tick <= high], [f"{tick:g}" for tick in shown])
-        else:
-            axes.set_ylim(0, 1.03)
-        axes.minorticks_off()
-        axes.set_xticks(size, [f"{n:,}" for n in size])
+        axes.set(xscale="log", yscale="log" if name == "routing-cost" else "linear")
+        sizes(axes, size)
         ends = []
         for i, (label, values) in enumerate(series.items()):
             places = [(x, y) for x, y in zip(size, values, strict=True) if y is not None]
@@ -303,6 +290,10 @@ def draw(points: Sequence[Line], folder: Path) -> None:
             axes.plot(*zip(*places, strict=True), color=colour, linestyle=line, marker=marker, markersize=4)
             ends.append((*places[-1], label, colour))
         label_axes(axes, LIGHT, "tools", title)
+        if name == "routing-cost":
+            heights(axes)
+        else:
+            axes.set_ylim(0, 1.03)
         label_ends(axes, ends)
         (folder / f"{name}.png").write_bytes(png(figure))
 
@@ -334,7 +325,7 @@ def main(arguments: list[str]) -> None:
         "seed": SEED,
         "k": found[0]["k"],
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "torch": torch.__version__,
         "bars": bars(points),
         "tables": tables(points),
@@ -343,7 +334,7 @@ def main(arguments: list[str]) -> None:
     }
     folder = Path(settings["folder"])
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    (folder / "routing.json").write_text(json.dumps(result, allow_nan=False) + "\n")
+    write_json(folder / "routing.json", result)
     draw(points, folder / "figures")
     print(result["bars"][0]["figure"])
 

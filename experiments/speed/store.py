@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from experiments.record import write_json
 from experiments.speed.store_kills import MINE, SHAPE, kills, tool
 from toolformer.evaluation.provenance import code
 from toolformer.inference.gist_precision import PRECISIONS, pack, unpack
@@ -57,7 +58,7 @@ def main(kills_: int = 40, tools: int = 10_000, seed: int = 0, model: str | None
         "kills": rows,
     }
     found["rates"] = rates(found["seconds"], tools)
-    (HERE / "store.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(HERE / "store.json", found)
     print(json.dumps({key: value for key, value in found.items() if key not in ("kills", "rounds")}, indent=1))
 
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -92,6 +91,7 @@ def demo_operations(threads: int) -> dict[str, float]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from experiments.speed.clock import rates
     from toolformer.stages.base import encode
     from toolformer.train import build_model
 
@@ -116,25 +116,12 @@ def demo_operations(threads: int) -> dict[str, float]:
 
     with FlopCounterMode(display=False) as counter:
         build_optimizer(model, stage.module.optimizer, lr=1e-3, weight_decay=0.0).step()
+    cpu, kinds = torch.device("cpu"), {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {
         "operations": statistics.fmean(counted),
         "optimiser_operations": counter.get_total_flops(),
-        "fp32_rate": matrix_rate(torch.float32),
-        "bf16_rate": matrix_rate(torch.bfloat16),
+        **{f"{name}_rate": rates(cpu, dtype, size=1536, seconds=0.5)["product"] for name, dtype in kinds.items()},
     }
-
-
-def matrix_rate(dtype: Any, size: int = 1536) -> float:
-    """Operations a second of a matrix product: the best of some."""
-    import torch
-
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    times = []
-    for _ in range(8):
-        began = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / min(times)
 
 
 # ---- the published shape
@@ -144,9 +131,11 @@ def published(manner: str, requests: int, tools: int, pool: int, threads: int, p
     """Forward and backward of one batch in one ``manner``: its seconds, its loss, and how far memory rose."""
     import torch
 
+    from experiments.speed.clock import most_held
+    from experiments.speed.inputs import QWEN, our_config
     from toolformer.data.batches import collate_calls
     from toolformer.data.prompts import Prompts, load_tokenizer
-    from toolformer.model import ToolFormerConfig, ToolFormerMicro
+    from toolformer.model import ToolFormerMicro
     from toolformer.stages.base import encode
     from toolformer.stages.tool_calling import ToolCalling
 
@@ -155,9 +144,7 @@ def published(manner: str, requests: int, tools: int, pool: int, threads: int, p
     data = Path(os.environ["TOOLFORMER_DATA"])
     prompts = Prompts(load_tokenizer(str(data / "tokenizer-qwen2.5")), schema_limit=LIMIT)
     rows = real_rows(data, requests, tools, pool)
-    shape: dict[str, Any] = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14}
-    shape |= {"num_key_value_heads": 2, "vocab_size": 151_936, "num_hidden_layers": 12, "encoder_layers": 6}
-    model = ToolFormerMicro(ToolFormerConfig(**shape, pointer=False, gate_init=0.5)).train()
+    model = ToolFormerMicro(our_config(QWEN)).train()
     model.set_attn_implementation("sdpa")
     batch = collate_calls(rows, prompts)
     # next token alone: the published step adds the other parts on some batches only
@@ -167,7 +154,7 @@ def published(manner: str, requests: int, tools: int, pool: int, threads: int, p
         return stage.losses(batch, encode(model, batch, stage.reads_requests))["loss"]
 
     manners: dict[str, Callable[[], Any]] = {"ours": ours, "published": lambda: published_loss(model, batch)}
-    held = peak()
+    held = most_held()
     times = []
     for _ in range(2):  # the first is the warm-up, and the one in which memory grows
         model.zero_grad()
@@ -180,8 +167,8 @@ def published(manner: str, requests: int, tools: int, pool: int, threads: int, p
     return {
         "step_s": min(times),
         "loss": float(loss.detach()),
-        "peak_bytes": peak(),
-        "rose_bytes": peak() - held,
+        "peak_bytes": most_held(),
+        "rose_bytes": most_held() - held,
         "requests": requests,
         "distinct_tools": len(lengths),
         "schema_tokens": float(lengths.float().mean()),
@@ -226,11 +213,6 @@ def real_rows(data: Path, requests: int, tools: int, pool: int) -> list[Any]:
                 own.setdefault(tool.name, tool)
         rows.append((replace(row.example, tools=tuple(tool.id for tool in own.values())), list(own.values())))
     return rows
-
-
-def peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # ---- both
@@ -300,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         call, given = json.loads(of.child)
         print(json.dumps({"demo": demo, "demo_operations": demo_operations, "published": published}[call](**given)))
         return
+    from experiments.record import write_json
     from toolformer.evaluation.provenance import PACKAGES, code, version
 
     rows: dict[str, Any] = {**code(), "packages": {name: version(name) for name in PACKAGES}}
@@ -308,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows["demo"] = demo_rows(checkouts, of.rounds, of.steps, of.threads)
     if of.only != "demo":
         rows["published"] = published_rows(of)
-    of.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_json(of.out, rows)
     print(json.dumps({name: rows[name] for name in ("demo", "published") if name in rows}, indent=1))
 
 
