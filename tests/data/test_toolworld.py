@@ -211,6 +211,27 @@ def test_the_share_of_pairs(share: float) -> None:
     assert 2 * sum(not example.calls for example, _ in rows) / len(rows) == pytest.approx(share, abs=0.06)
 
 
+def test_noise_touches_words_and_no_values(stream: Rows, splits: dict[str, tuple[list[Tool], list[Example]]]) -> None:
+    """The split rows stay, every value that is copied is still said, and the words of training are fewer or new."""
+    noisy = ToolWorld(word_noise=0.3)
+    assert digest([(row, []) for row in noisy.split("test_seen", 50)[1]]) == digest(
+        [(row, []) for row in splits["test_seen"][1][:50]]
+    )
+    rows = noisy.batch(0, **SHAPE)
+    lost = [
+        (value, told(example))
+        for example, _ in rows
+        for call in example.calls
+        for key, value in call.arguments.items()
+        if key.endswith("_id") and isinstance(value, str) and value not in told(example)
+    ]
+    assert lost == []
+    known = {word for example, _ in stream for word in words_of(told(example)).split()}
+    said = [word for example, _ in rows for word in words_of(told(example)).split()]
+    plain = [word for example, _ in ToolWorld(seed=1).batch(0, **SHAPE) for word in words_of(told(example)).split()]
+    assert sum(word not in known for word in said) > 3 * sum(word not in known for word in plain)
+
+
 def test_no_request_is_in_two_splits(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows) -> None:
     turns = {
         name: Counter(words_of(e.messages[-1].content) for e in examples) for name, (_, examples) in splits.items()
@@ -351,6 +372,7 @@ def test_a_wrong_entry_names_its_place(tmp_path: Path, change: tuple[str, str], 
         (lambda world: world.batch(0, batch_size=1, pool_size=4, tools_per_request=4), "tools_per_request is 4"),
         (lambda world: ToolWorld(no_call_share=0.9, multi_call_share=0.2), "rows <= 1 in sum"),
         (lambda world: ToolWorld(pseudo_share=1.5), "pseudo_share is 1.5"),
+        (lambda world: ToolWorld(word_noise=-0.1), "word_noise -0.1"),
         (lambda world: ToolWorld(pair_share=0.5, no_call_mix=[1, 0, 0, 0]), "pairs with nothing"),
         (lambda world: world.split("test_seen", 10, tools_per_request=400), "make pool_size larger"),
     ],

@@ -25,6 +25,7 @@ from toolformer.data.tokenizer import from_rows
 from toolformer.data.toolworld import ToolWorld
 from toolformer.model import ToolFormerMicro
 from toolformer.model.losses import pointer_loss
+from toolformer.stages import optimizers
 from toolformer.stages.base import Encoded, Stage, encode, freeze_parameters, needed_tools, offered_tools
 from toolformer.stages.gist_contrast import GistContrast, contrast_loss
 from toolformer.stages.optimizers import MuonAdamW, build_optimizer, warmup_cosine
@@ -379,8 +380,9 @@ def test_a_resumed_optimiser_goes_on_bit_for_bit(name: str):
     assert again_opt.param_groups[0]["lr"] == opt.param_groups[0]["lr"] < 1e-2
 
 
-def test_muon_is_the_librarys_two_optimisers():
+def test_muon_is_the_librarys_two_optimisers(monkeypatch):
     """Matrices of the layers go to Muon, all else to AdamW, and each moves as the library's own would move it."""
+    monkeypatch.setattr(optimizers, "in_fast_numbers", Tensor.bfloat16)  # the library's are always bf16
     ours, theirs = tiny(**SHAPE), tiny(**SHAPE)
     opt = build_optimizer(ours, "muon", lr=1e-2, weight_decay=0.1)
     assert isinstance(opt, MuonAdamW)

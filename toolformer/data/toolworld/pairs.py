@@ -14,6 +14,7 @@ from toolformer.data.toolworld.requests import (
     clauses_for,
     framed,
     needed,
+    noisy,
     open_end,
     remark,
     say,
@@ -33,7 +34,7 @@ def with_and_without(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -
     said = []
     for unsaid in ("", key):
         labels = frames.labels[group]
-        part = say(Random(values), wt, clause, big_i, unsaid=unsaid, lead=not verb, labels=labels)
+        part = say(Random(values), wt, clause, big_i, unsaid=unsaid, lead=not verb, labels=labels, noise=voice.noise)
         if unsaid:
             part = part._replace(text=part.text + open_end(rng, frames, group, wt, part.call, key)[big_i])
         said.append(framed(Random(frame), frames, voice, wt, part, group, big_i, verb=verb))
@@ -49,8 +50,10 @@ def asked_and_mentioned(rng: Random, frames: Frames, voice: Voice, wt: WorldTool
     if not options:
         return None
     big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
-    part = say(rng, wt, pick(rng, options), big_i, lead=False, labels=frames.labels[group])
+    part = say(rng, wt, pick(rng, options), big_i, lead=False, labels=frames.labels[group], noise=voice.noise)
     request = framed(rng, frames, voice, wt, part, group, big_i, verb=rng.random() < 0.5)
     template = pick(rng, frames.near_clauses[pick(rng, voice.talk)])
-    mention = remark(rng, frames, voice, template, template[big_i].replace("{clause}", part.text))
+    mention = remark(
+        rng, frames, voice, template, noisy(rng, template[big_i], voice.noise).replace("{clause}", part.text)
+    )
     return None if request is None or mention is None else (request, mention)

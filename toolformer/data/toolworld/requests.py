@@ -25,7 +25,7 @@ from toolformer.data.toolworld.lexicon import (
     with_article,
     wording_group,
 )
-from toolformer.data.toolworld.slots import pick
+from toolformer.data.toolworld.slots import pick, pseudo_word
 from toolformer.data.toolworld.tools import WorldTool
 from toolformer.records import Message, ToolCall
 
@@ -45,12 +45,16 @@ def bucket(text: str) -> int:
 
 
 class Voice(NamedTuple):
-    """What a split may say: buckets of requests; which groups of clauses, frames, no-call talk."""
+    """What a split may say: buckets of requests; which groups of clauses, frames, no-call talk.
+
+    ``noise`` is the share of their words that are left out or give way to a pseudo-word; values stay as they are.
+    """
 
     buckets: Collection[int]
     clauses: Sequence[str]
     frames: Sequence[str]
     talk: Sequence[str]
+    noise: float = 0.0
 
 
 class Spoken(NamedTuple):
@@ -67,11 +71,12 @@ class Spoken(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One clause with its phrases, and the call it asks for."""
+    """One clause with its phrases, and the call it asks for; ``body`` is the clause as it is worded here."""
 
     text: str
     clause: Clause
     call: ToolCall
+    body: str
 
 
 Groups = dict[str, list[tuple[str, str]]]
@@ -137,6 +142,20 @@ def finish(rng: Random, text: str, question: bool = False) -> str:
     return text if r < 0.5 else text + "." if r < 0.93 else text + "!"
 
 
+def noisy(rng: Random, text: str, share: float) -> str:
+    """``text`` with a share of its words left out, or replaced by pseudo-words; a place to fill stays."""
+    if not share:
+        return text
+    own, kept = Random(rng.random()), []  # one draw, however many words
+    for word in text.split(" "):
+        r = own.random()
+        if "{" in word or r >= share:
+            kept.append(word)
+        elif r < share / 2:
+            kept.append(pseudo_word(own))
+    return " ".join(kept) or text
+
+
 def clauses_for(wt: WorldTool, groups: Sequence[str], *, noun: bool = False, verb: bool = False) -> list[Clause]:
     """Clauses of a tool; under another noun than its own only those that name it make sense."""
     noun = noun or not wt.own
@@ -181,28 +200,29 @@ def say(
     unsaid: str = "",
     lead: bool = True,
     labels: Sequence[tuple[str, str]] = (),
+    noise: float = 0.0,
 ) -> Part:
     """One clause with its phrases; now and then a phrase comes first."""
     arguments, phrases = draw_phrases(rng, wt, without, unsaid, labels)
     call = ToolCall(wt.tool.name, arguments)
-    body = clause.plain[big_i] if wt.own else fill(clause.open[big_i], wt.noun)
-    first = phrases.pop() if lead and phrases and rng.random() < 0.08 else ""
+    body = noisy(rng, clause.plain[big_i] if wt.own else fill(clause.open[big_i], wt.noun), noise)
+    text, first = body, phrases.pop() if lead and phrases and rng.random() < 0.08 else ""
     if phrases:
-        body = " ".join(filter(None, (body, (", " if rng.random() < 0.12 else " ").join(filter(None, phrases)))))
+        text = " ".join(filter(None, (body, (", " if rng.random() < 0.12 else " ").join(filter(None, phrases)))))
     if first:
-        body = f"{first}, {body}"
-    return Part(body, clause, call)
+        text = f"{first}, {text}"
+    return Part(text, clause, call, body)
 
 
-def shadowed(text: str, clause: Clause, family: Family, group: str) -> bool:
-    """Whether a clause of a group with the same phrases would be a near-duplicate (half of the 5-grams in common)."""
+def shadowed(text: str, body: str, family: Family, group: str) -> bool:
+    """Whether a clause of a group in place of ``body`` would make a near-duplicate (half of the 5-grams in common)."""
 
     def grams(request: str) -> set[tuple[str, ...]]:
         words = words_of(request).split()
         return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
     lower, own = text.lower(), grams(text)
-    twins = (grams(lower.replace(clause.plain[0], other.plain[0])) for other in family.clauses if other.group == group)
+    twins = (grams(lower.replace(body.lower(), other.plain[0])) for other in family.clauses if other.group == group)
     return any(2 * len(own & twin) >= len(own | twin) for twin in twins)
 
 
@@ -237,7 +257,7 @@ def one_call(
     big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
     clause = pick(rng, options)
     verb = clause.imperative and rng.random() < 0.5
-    part = say(rng, wt, clause, big_i, without=without, lead=not verb, labels=frames.labels[group])
+    part = say(rng, wt, clause, big_i, without=without, lead=not verb, labels=frames.labels[group], noise=voice.noise)
     part = part._replace(text=part.text + open_end(rng, frames, group, wt, part.call, without)[big_i])
     return framed(rng, frames, voice, wt, part, group, big_i, verb=verb)
 
@@ -246,17 +266,17 @@ def framed(
     rng: Random, frames: Frames, voice: Voice, wt: WorldTool, part: Part, group: str, big_i: bool, *, verb: bool
 ) -> Spoken | None:
     """A clause with its phrases between opener and closer of a group; ``verb`` asks for an opener before a verb."""
-    text, clause, call = part
+    text, clause, call, body = part
     bank = frames.verb_openers if verb else frames.openers
     opener, closer = pick(rng, bank[group]), pick(rng, frames.closers[group])[big_i]
-    text = opener[big_i].replace("{}", text)
+    text, closer = noisy(rng, opener[big_i], voice.noise).replace("{}", text), noisy(rng, closer, voice.noise)
     if "please" not in closer or "please" not in text:
         text += closer
     text = finish(rng, text, clause.question or opener[0].startswith(("can you", "could you", "would you", "will you")))
     if bucket(text) not in voice.buckets:
         return None
     rival = {MORE: HELD_OUT, HELD_OUT: SEEN if voice.clauses == (HELD_OUT,) else None}.get(clause.group)
-    if wt.own and rival and shadowed(text, clause, wt.family, rival):  # test_held_out has tools with their own noun
+    if wt.own and rival and shadowed(text, body, wt.family, rival):  # test_held_out has tools with their own noun
         return None
     return Spoken((Message("user", text),), (call,), "", f"{wt.family.name}/{clause.index}/{opener[0]}")
 
@@ -268,7 +288,7 @@ def several_calls(rng: Random, frames: Frames, voice: Voice, tools: Sequence[Wor
         options = clauses_for(wt, voice.clauses, noun=True, verb=i > 0)
         if not options:
             return None
-        part = say(rng, wt, pick(rng, options), big_i, lead=i == 0)
+        part = say(rng, wt, pick(rng, options), big_i, lead=i == 0, noise=voice.noise)
         texts += [part.text] if i == 0 else [pick(rng, frames.joins[pick(rng, voice.frames)])[big_i], part.text]
         if part.call in calls:
             return None
@@ -302,7 +322,8 @@ def small_talk(rng: Random, frames: Frames, voice: Voice) -> Spoken | None:
     big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
     remark = pick(rng, frames.talk[pick(rng, voice.talk)])
     opener, closer = pick(rng, frames.talk_openers[group])[big_i], pick(rng, frames.talk_closers[group])[big_i]
-    text = finish(rng, opener.replace("{}", remark[big_i]) + closer)
+    text = noisy(rng, opener.replace("{}", remark[big_i]) + closer, voice.noise)
+    text = finish(rng, text)
     if bucket(text) not in voice.buckets:
         return None
     return Spoken((Message("user", text),), (), pick(rng, frames.talk_replies), f"small_talk/{remark[0]}")
@@ -312,12 +333,12 @@ def near_miss(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> Spoke
     """A remark about the noun of an offered tool, or about its use, that asks for no call."""
     big_i = rng.random() < 0.5
     template = pick(rng, frames.near[pick(rng, voice.talk)])
-    text = template[big_i]
+    text = noisy(rng, template[big_i], voice.noise)
     if "{clause}" in text:
         options = clauses_for(wt, voice.clauses, noun=True, verb=True)
         if not options:
             return None
-        text = text.replace("{clause}", say(rng, wt, pick(rng, options), big_i, lead=False).text)
+        text = text.replace("{clause}", say(rng, wt, pick(rng, options), big_i, lead=False, noise=voice.noise).text)
     else:
         text = text.replace("{noun}", wt.noun).replace("{a}", with_article(wt.noun)).replace("{nouns}", plural(wt.noun))
     return remark(rng, frames, voice, template, text)

@@ -73,6 +73,8 @@ class ToolWorld:
         pair_share: Share of training rows that come in pairs, one after the other in a batch: a request, and the same
             words without a needed value, or as a mere remark, or without the tool, in parts as ``no_call_mix`` has
             them. The other shares are of the other rows.
+        word_noise: Share of the words of training requests, values aside, that are left out or give way to
+            pseudo-words, lest whether to call is learned by heart.
         folder: Where ``domains/`` and ``words/`` are.
     """
 
@@ -88,16 +90,17 @@ class ToolWorld:
         no_call_mix: Sequence[float] = (1, 1, 1, 1),
         follow_up_share: float = 0.08,
         pair_share: float = 0.0,
+        word_noise: float = 0.0,
         folder: str | Path = FOLDER,
     ) -> None:
         shares = {"no_call": no_call_share, "several": multi_call_share, "follow_up": follow_up_share}
         if (
-            not all(0 <= share <= 1 for share in (pseudo_share, pair_share, *shares.values()))
+            not all(0 <= share <= 1 for share in (pseudo_share, pair_share, word_noise, *shares.values()))
             or sum(shares.values()) > 1
         ):
             raise ValueError(
-                f"toolworld: pseudo_share is {pseudo_share}, pair_share {pair_share}, row shares {shares}; give 0..1, "
-                "rows <= 1 in sum"
+                f"toolworld: pseudo_share is {pseudo_share}, pair_share {pair_share}, word_noise {word_noise}, "
+                f"row shares {shares}; give 0..1, rows <= 1 in sum"
             )
         if pair_share and not sum(no_call_mix[1:]):
             raise ValueError(
@@ -122,7 +125,7 @@ class ToolWorld:
             vary_share=0.5,
         )
         heard = (SEEN, MORE, MORE)  # how often a group is drawn from
-        self.voice = Voice(range(len(SPLITS), BUCKETS), heard, heard, heard)
+        self.voice = Voice(range(len(SPLITS), BUCKETS), heard, heard, heard, word_noise)
 
     def batch(self, step: int, *, batch_size: int, pool_size: int, tools_per_request: int) -> Rows:
         """Training rows of one step over a shared pool of ``pool_size`` distinct tools; names in a row are unique."""
