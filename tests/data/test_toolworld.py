@@ -20,8 +20,8 @@ from jsonschema.protocols import Validator
 
 from toolformer.data.toolworld import ToolWorld
 from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, TRAIN, VALIDATION, bare, cut_noun, fill
-from toolformer.data.toolworld.requests import words_of
 from toolformer.data.toolworld.slots import in_words, ordinal
+from toolformer.data.toolworld.wording import words_of
 from toolformer.data.toolworld.world import FOLDER, SPLITS, STRATA, Rows
 from toolformer.records import Example, Tool, example_to_json
 

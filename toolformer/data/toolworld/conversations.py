@@ -9,20 +9,10 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
-from toolformer.data.toolworld.requests import (
-    BUCKETS,
-    Frames,
-    Spoken,
-    Voice,
-    bucket,
-    clauses_for,
-    draw_phrases,
-    finish,
-    one_call,
-    parameter_missing,
-)
+from toolformer.data.toolworld.requests import Spoken, clauses_for, draw_phrases, one_call, parameter_missing
 from toolformer.data.toolworld.slots import pick
 from toolformer.data.toolworld.tools import WorldTool
+from toolformer.data.toolworld.wording import BUCKETS, Frames, Voice, bucket, finish
 from toolformer.records import Message, ToolCall
 
 T = TypeVar("T")

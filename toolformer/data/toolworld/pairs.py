@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from random import Random
 
-from toolformer.data.toolworld.requests import (
-    Frames,
-    Spoken,
-    Voice,
-    clauses_for,
-    framed,
-    needed,
-    noisy,
-    open_end,
-    remark,
-    say,
-)
+from toolformer.data.toolworld.requests import Spoken, clauses_for, framed, needed, open_end, say
 from toolformer.data.toolworld.slots import pick
+from toolformer.data.toolworld.talk import remark
 from toolformer.data.toolworld.tools import WorldTool
+from toolformer.data.toolworld.wording import Frames, Voice, noisy
 
 
 def with_and_without(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> tuple[Spoken, Spoken, str] | None:

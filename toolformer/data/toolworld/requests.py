@@ -5,56 +5,17 @@ A request is opener + clause + parameter phrases in any order + closer. None say
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from toolformer.data.toolworld.lexicon import (
-    HELD_OUT,
-    MORE,
-    NEW,
-    SEEN,
-    Clause,
-    Family,
-    Parameter,
-    bare,
-    both_cases,
-    fill,
-    plural,
-    stable,
-    with_article,
-    wording_group,
-)
-from toolformer.data.toolworld.slots import pick, pseudo_word
+from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, SEEN, Clause, Family, Parameter, both_cases, fill
+from toolformer.data.toolworld.slots import pick
 from toolformer.data.toolworld.tools import WorldTool
+from toolformer.data.toolworld.wording import Frames, Voice, bucket, finish, labelled, noisy, words_of
 from toolformer.records import Message, ToolCall
 
 LABEL_SHARE = 0.15  # of the values, where labels are spoken
-BUCKETS = 32  # of these, 0..3 are the four frozen splits', the others are training's
-_SPACES = {ord(c): " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"}
-
-
-def words_of(text: str) -> str:
-    """A request without case and punctuation: what makes two requests the same."""
-    return " ".join(text.lower().translate(_SPACES).split())
-
-
-def bucket(text: str) -> int:
-    """Which split a request may appear in: a hash of its words modulo ``BUCKETS``."""
-    return stable(words_of(text)) % BUCKETS
-
-
-class Voice(NamedTuple):
-    """What a split may say: buckets of requests; which groups of clauses, frames, no-call talk.
-
-    ``noise`` is the share of their words that are left out or give way to a pseudo-word; values stay as they are.
-    """
-
-    buckets: Collection[int]
-    clauses: Sequence[str]
-    frames: Sequence[str]
-    talk: Sequence[str]
-    noise: float = 0.0
 
 
 class Spoken(NamedTuple):
@@ -77,83 +38,6 @@ class Part(NamedTuple):
     clause: Clause
     call: ToolCall
     body: str
-
-
-Groups = dict[str, list[tuple[str, str]]]
-
-
-def grouped(texts: Sequence[str], more: Sequence[str] = ()) -> Groups:
-    """The wordings of a bank by group; plain frames ("{}", "") stand in all. Each text with "i" and with "I"."""
-    out: Groups = {SEEN: [], HELD_OUT: [], MORE: [], NEW: []}
-    known = {bare(text) for text in texts}
-    for bank, further in ((texts, False), (more, True)):
-        for text in bank:
-            plain = not text.replace("{}", "").strip(" ,.")
-            if plain:
-                groups = (MORE, NEW) if further else (SEEN, HELD_OUT)
-            else:
-                groups = () if further and bare(text) in known else (wording_group(text, further),)
-            for group in groups:
-                out[group].append(both_cases(text))
-        if bank and not all(out[group] for group in ((MORE, NEW) if further else (SEEN, HELD_OUT))):
-            raise ValueError(f"toolworld: words {bank!r:.60} all fall on one side of held-out and training; add more")
-    return out
-
-
-class Frames:
-    """The sentence banks of ``words/``: ``frames`` and ``no_call``, and what ``more_frames`` and ``more_talk`` add."""
-
-    def __init__(self, words: Mapping[str, Any]) -> None:
-        frames, talk, more, more_talk = (words[name] for name in ("frames", "no_call", "more_frames", "more_talk"))
-        self.openers, self.verb_openers = (
-            grouped(frames["openers"][kind], more["openers"][kind]) for kind in ("any", "imperative")
-        )
-        self.closers, self.joins, self.same_again, self.carry = (
-            grouped(frames[name], more[name]) for name in ("closers", "joins", "same_again", "carry")
-        )
-        self.labels, self.left_open, self.any_will_do = (
-            grouped((), more[name]) for name in ("labels", "left_open", "any_will_do")
-        )
-        self.vague: dict[tuple[str, str], list[str]] = {}  # by group and kind of parameter
-        for kind, texts in more["vague"].items():
-            for text in texts:
-                self.vague.setdefault((wording_group(text, more=True), kind), []).append(text)
-        self.done = frames["done"]
-        self.talk = grouped(talk["small_talk"], more_talk["small_talk"])
-        for bank, further in ((talk, False), (more_talk, True)):
-            for remark, endings in bank["remarks"].items():
-                group = wording_group(remark, further)
-                self.talk[group] += [both_cases(remark.replace("{}", ending)) for ending in endings]
-        self.talk_openers, self.talk_closers, self.near = (
-            grouped(talk[name], more_talk[name]) for name in ("small_talk_openers", "small_talk_closers", "near_miss")
-        )
-        self.near_clauses = {g: [text for text in self.near[g] if "{clause}" in text[0]] for g in self.near}
-        self.talk_replies, self.near_replies = talk["small_talk_replies"], talk["near_miss_replies"]
-        self.missing_replies = talk["tool_missing_replies"]
-
-
-def finish(rng: Random, text: str, question: bool = False) -> str:
-    """A capital at the start and a mark at the end, or not."""
-    if rng.random() < 0.55:
-        text = text[0].upper() + text[1:]
-    r = rng.random()
-    if question:
-        return text + "?" if r < 0.6 else text
-    return text if r < 0.5 else text + "." if r < 0.93 else text + "!"
-
-
-def noisy(rng: Random, text: str, share: float) -> str:
-    """``text`` with a share of its words left out, or replaced by pseudo-words; a place to fill stays."""
-    if not share:
-        return text
-    own, kept = Random(rng.random()), []  # one draw, however many words
-    for word in text.split(" "):
-        r = own.random()
-        if "{" in word or r >= share:
-            kept.append(word)
-        elif r < share / 2:
-            kept.append(pseudo_word(own))
-    return " ".join(kept) or text
 
 
 def clauses_for(wt: WorldTool, groups: Sequence[str], *, noun: bool = False, verb: bool = False) -> list[Clause]:
@@ -224,11 +108,6 @@ def shadowed(text: str, body: str, family: Family, group: str) -> bool:
     lower, own = text.lower(), grams(text)
     twins = (grams(lower.replace(body.lower(), other.plain[0])) for other in family.clauses if other.group == group)
     return any(2 * len(own & twin) >= len(own | twin) for twin in twins)
-
-
-def labelled(text: tuple[str, str], key: str) -> str:
-    """A wording that calls a parameter by its name."""
-    return text[0].replace("{label}", key.replace("_", " "))
 
 
 def open_end(rng: Random, frames: Frames, group: str, wt: WorldTool, call: ToolCall, without: str) -> tuple[str, str]:
@@ -315,38 +194,3 @@ def parameter_missing(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) 
     if spoken is None:
         return None
     return spoken._replace(reply=p.ask, pattern=f"missing/{p.key}/{spoken.pattern}"), key, p
-
-
-def small_talk(rng: Random, frames: Frames, voice: Voice) -> Spoken | None:
-    """A remark that asks for nothing."""
-    big_i, group = rng.random() < 0.5, pick(rng, voice.frames)
-    remark = pick(rng, frames.talk[pick(rng, voice.talk)])
-    opener, closer = pick(rng, frames.talk_openers[group])[big_i], pick(rng, frames.talk_closers[group])[big_i]
-    text = noisy(rng, opener.replace("{}", remark[big_i]) + closer, voice.noise)
-    text = finish(rng, text)
-    if bucket(text) not in voice.buckets:
-        return None
-    return Spoken((Message("user", text),), (), pick(rng, frames.talk_replies), f"small_talk/{remark[0]}")
-
-
-def near_miss(rng: Random, frames: Frames, voice: Voice, wt: WorldTool) -> Spoken | None:
-    """A remark about the noun of an offered tool, or about its use, that asks for no call."""
-    big_i = rng.random() < 0.5
-    template = pick(rng, frames.near[pick(rng, voice.talk)])
-    text = noisy(rng, template[big_i], voice.noise)
-    if "{clause}" in text:
-        options = clauses_for(wt, voice.clauses, noun=True, verb=True)
-        if not options:
-            return None
-        text = text.replace("{clause}", say(rng, wt, pick(rng, options), big_i, lead=False, noise=voice.noise).text)
-    else:
-        text = text.replace("{noun}", wt.noun).replace("{a}", with_article(wt.noun)).replace("{nouns}", plural(wt.noun))
-    return remark(rng, frames, voice, template, text)
-
-
-def remark(rng: Random, frames: Frames, voice: Voice, template: tuple[str, str], text: str) -> Spoken | None:
-    """The filled template of a near miss."""
-    text = finish(rng, text)
-    if bucket(text) not in voice.buckets:
-        return None
-    return Spoken((Message("user", text),), (), pick(rng, frames.near_replies), f"near_miss/{template[0]}")

@@ -17,20 +17,11 @@ from toolformer.data.toolworld.lexicon import HELD_OUT, MORE, NEW, SEEN, TEST, T
 from toolformer.data.toolworld.pairs import asked_and_mentioned, with_and_without
 from toolformer.data.toolworld.pools import Pool, PoolMaker, Recipe
 from toolformer.data.toolworld.reading import load
-from toolformer.data.toolworld.requests import (
-    BUCKETS,
-    Frames,
-    Spoken,
-    Voice,
-    near_miss,
-    one_call,
-    parameter_missing,
-    several_calls,
-    small_talk,
-    words_of,
-)
+from toolformer.data.toolworld.requests import Spoken, one_call, parameter_missing, several_calls
 from toolformer.data.toolworld.slots import pick
+from toolformer.data.toolworld.talk import near_miss, small_talk
 from toolformer.data.toolworld.tools import WorldTool, conflict
+from toolformer.data.toolworld.wording import BUCKETS, Frames, Voice, words_of
 from toolformer.records import Example, Tool, ToolCall
 
 FOLDER = Path(__file__).parent
