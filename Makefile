@@ -69,10 +69,10 @@ check: $(STAMP) ## lint, format, docstrings, types: seconds
 train-stage1: $(STAMP) ## stage 1, schema auto-encoding
 	$(PY) -m toolformer.train stage=schema_autoencoding $(ARGS)
 
-train-stage1-5: $(STAMP) ## stage 1.5, gist contrast (ARGS="warm_start=<folder of stage 1>")
+train-stage1-5: $(STAMP) ## stage 1.5, gist contrast (ARGS="warm_start=...", the folder that stage 1 printed)
 	$(PY) -m toolformer.train stage=gist_contrast $(ARGS)
 
-train-stage2: $(STAMP) ## stage 2, tool calling (ARGS="warm_start=<folder of stage 1.5>")
+train-stage2: $(STAMP) ## stage 2, tool calling (ARGS="warm_start=...", the folder that stage 1.5 printed)
 	$(PY) -m toolformer.train stage=tool_calling $(ARGS)
 
 train: $(STAMP) ## all stages in order, then the evaluation
@@ -85,7 +85,7 @@ data: $(STAMP) ## build the corpus of real sources (ARGS="corpus=sgd" for the di
 	$(PY) -m toolformer.prepare $(or $(ARGS),corpus=real)
 
 sweep: $(STAMP) ## one curriculum per value: number of gists (ARGS="sweep=gate" for another question)
-	$(PY) -m toolformer.curriculum --multirun $(or $(ARGS),experiment=demo sweep=gists)
+	$(PY) -m toolformer.curriculum --multirun $(if $(findstring experiment=,$(ARGS)),,experiment=demo) $(or $(ARGS),sweep=gists)
 
 report: $(STAMP) ## one HTML page from run folders (ARGS="run=outputs/demo" by default)
 	$(PY) -m toolformer.report $(or $(ARGS),run=outputs/demo)

@@ -52,6 +52,12 @@ def test_a_target_is_one_plain_command(clone: Path, target: str):
     assert f".venv/bin/python -m {COMMANDS[target]}" in dry(installed(clone), target)
 
 
+def test_a_sweep_is_of_the_demo_unless_another_experiment_is_named(clone: Path):
+    assert dry(installed(clone), "sweep", "ARGS=sweep=gate").endswith("--multirun experiment=demo sweep=gate\n")
+    other = "experiment=sgd sweep=gate"
+    assert dry(clone, "sweep", f"ARGS={other}").endswith(f"--multirun  {other}\n")
+
+
 @pytest.mark.parametrize("target", COMMANDS)
 def test_from_nothing_every_target_sets_up_first(clone: Path, target: str):
     text = dry(clone, target)

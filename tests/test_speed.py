@@ -17,6 +17,7 @@ from toolformer.model import ToolFormerConfig, ToolFormerMicro
 
 KILLS = {"kills": 20, "left_half_written": 9, "lost": 0, "wrong": 0, "back": 0, "torn": 0, "refused": 0}
 STORE = {
+    "commit": "0123456789abcdef",
     "summary": KILLS | {"failed_processes": 0},
     "tools": 100,
     "rates": {"gets_per_second": 20_000},
@@ -24,6 +25,7 @@ STORE = {
 }
 STEP = {"step_s": 1.0, "peak_bytes": 2e9, "rose_bytes": 1e9, "loss": 12.5}
 TRAINING = {
+    "commit": "0123456789abcdef",
     "published": {
         "precision": "fp32",
         "requests": 4,
@@ -31,7 +33,7 @@ TRAINING = {
         "ours": STEP,
         "published": STEP | {"step_s": 5.0},
         "ratios": {"examples": 5.0, "peak": 0.9},
-    }
+    },
 }
 
 

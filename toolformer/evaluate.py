@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from toolformer.cli import entry
+from toolformer.overrides import CONF
 
 
 @entry("evaluate")
@@ -64,9 +65,12 @@ def with_own_rows(cfg: DictConfig) -> DictConfig:
 
 def with_run_settings(cfg: DictConfig) -> DictConfig:
     """The configuration with the groups ``data`` and ``split`` of the checkpoint's run where none were chosen."""
-    from toolformer.inference.folders import run_settings
+    from toolformer.inference.folders import LIMITS, exported, find_backbone, run_settings
 
     run = run_settings(cfg.checkpoint) or {}
+    if alone := exported(find_backbone(cfg.checkpoint)):  # an export knows the limits and not the data
+        tools = OmegaConf.load(CONF / "split" / "standard.yaml")
+        run = {"split": {**tools, **{key: alone[key] for key in LIMITS}}, **run}
     filled = cfg.copy()
     OmegaConf.set_struct(filled, False)
     for group, fallback in (("data", "toolworld"), ("split", "standard")):

@@ -11,9 +11,9 @@ from toolformer.cli import entry
 def main(cfg: DictConfig, folder: Path) -> None:
     """Builds a corpus that training and evaluation use: python -m toolformer.prepare corpus=real.
 
-    Takes each source from its folder in corpus.root (default: $TOOLFORMER_DATA). The SGD dialogues are downloaded there
-    first where they are missing (390 MB, checked, resumed where it broke off). Done once for the same data and rules;
-    the second call finds it, and a call that was killed goes on behind the last step that it finished.
+    Takes each source from its folder in corpus.root (default: $TOOLFORMER_DATA). Where the SGD dialogues alone are
+    missing they are downloaded there first (390 MB, checked, resumed where it broke off). Done once for the same data
+    and rules; the second call finds it, and a call that was killed goes on behind the last step that it finished.
 
     Examples:
       python -m toolformer.prepare corpus=real workers=2

@@ -129,10 +129,13 @@ def build_model(cfg: DictConfig, source: RowSource, warm_start: str | Path | Non
     from hydra.utils import instantiate
 
     from toolformer.data.prompts import Prompts, load_tokenizer
+    from toolformer.inference.folders import find_backbone
     from toolformer.model import load_backbone
 
     limits = {"schema_limit": cfg.split.schema_limit, "length_limit": cfg.split.length_limit}
     if warm_start is not None:
+        if Path(warm_start).is_dir():  # else a hub id
+            warm_start = find_backbone(warm_start)
         model, tokenizer = load_backbone(str(warm_start)), load_tokenizer(str(warm_start))
         check_shape(cfg.model, model, str(warm_start))
     else:

@@ -1,4 +1,4 @@
-"""In: SGD's dialogues (``make data`` fetches them), settings to change. Out: the run on them, its results here.
+"""In: SGD's dialogues (``make data ARGS=corpus=sgd``), settings to change. Out: the run on them, its results here.
 
 Run as ``python -m experiments.sgd.run``. The dialogues are CC-BY-SA-4.0 and this repository is not, so the predictions
 are kept without their text: ids, gold tools, predicted calls and outcomes. With the corpus, the ids lead back to it.

@@ -402,7 +402,10 @@ def markdown(path: Path, words: Sequence[str]) -> str:
         ValueError: the word names none.
     """
     if path.stem in BESIDE and not words:
-        return "\n\n".join(f"**{title}**\n\n{flat(rows)}" for title, rows in beside(path).tables.items())
+        found = json.loads(path.read_text())
+        before = f"; before: commit {commit}" if (commit := found.get("demo", {}).get("before")) else ""
+        tables = [f"**{title}**\n\n{flat(rows)}" for title, rows in beside(path).tables.items()]
+        return "\n\n".join([*tables, f"<sub>Commit {found['commit'][:10]}{before}.</sub>"])
     result, word = json.loads(path.read_text()), " ".join(words)
     if word == "bars":
         return table(["bar", "target", "figure", ""], bars(result, path.parent))

@@ -2,7 +2,8 @@
 
 Run as ``python -m experiments.speed.training``. Two questions, each side measured in processes of its own, in turns:
 
-- demo: the stage as ``make demo`` runs it, trainer and loader included, here and in ``--against`` (an older checkout).
+- demo: the stage as ``make demo`` runs it, trainer and loader included, of this checkout and of the commit
+  ``--against``, both on today's data.
 - published: the shape of Qwen2.5-0.5B, 4 requests with 20 real tools each, forward and backward: our stage against the
   published manner (each request's schemas encoded anew and padded to 256 tokens, prompts padded to the longest, logits
   of all positions). ``--requests`` and ``--tools`` make it smaller where memory is short.
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -84,7 +86,7 @@ def demo(steps: int, threads: int) -> dict[str, Any]:
 
 
 def demo_operations(threads: int) -> dict[str, float]:
-    """Operations of a mean step of ours: of the model (fp32) and of the optimiser (bf16), and the rates of both."""
+    """Operations of a mean step of ours, of the model and of the optimiser, and the rate of each one's numbers."""
     import torch
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
@@ -112,15 +114,16 @@ def demo_operations(threads: int) -> dict[str, float]:
             batch = batches[k]
             module.losses(batch, encode(model, batch, True))["loss"].backward()
         counted.append(counter.get_total_flops())
-    from toolformer.stages.optimizers import build_optimizer
+    from toolformer.stages.optimizers import build_optimizer, in_fast_numbers
 
     with FlopCounterMode(display=False) as counter:
         build_optimizer(model, stage.module.optimizer, lr=1e-3, weight_decay=0.0).step()
-    cpu, kinds = torch.device("cpu"), {"fp32": torch.float32, "bf16": torch.bfloat16}
+    kinds = {"": torch.float32, "optimiser_": in_fast_numbers(torch.ones(1)).dtype}
+    measured = {dtype: rates(torch.device("cpu"), dtype, size=1536, seconds=0.5) for dtype in set(kinds.values())}
     return {
         "operations": statistics.fmean(counted),
         "optimiser_operations": counter.get_total_flops(),
-        **{f"{name}_rate": rates(cpu, dtype, size=1536, seconds=0.5)["product"] for name, dtype in kinds.items()},
+        **{f"{name}rate": measured[dtype]["product"] for name, dtype in kinds.items()},
     }
 
 
@@ -246,9 +249,20 @@ def demo_rows(checkouts: dict[str, Path], rounds: int, steps: int, threads: int)
         pairs = zip(*(row["examples_per_second"] for row in (rows["ours"], rows["against"])), strict=True)
         rows["ratios"] = [ours / theirs for ours, theirs in pairs]
     counted = measured(ROOT, "demo_operations", threads=threads)
-    floor = counted["operations"] / counted["fp32_rate"] + counted["optimiser_operations"] / counted["bf16_rate"]
+    floor = sum(counted[f"{name}operations"] / counted[f"{name}rate"] for name in ("", "optimiser_"))
     step = found["ours"][0]["examples"] / max(rows["ours"]["examples_per_second"])
     return {**rows, **counted, "floor_s": floor, "share_of_floor": floor / step}
+
+
+def older(commit: str, folder: Path) -> Path:
+    """The code of a commit of this repository, with today's built-in data."""
+    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    subprocess.run(["tar", "x"], cwd=folder, check=True, input=packed)
+    data = Path("toolformer/data/toolworld")
+    shutil.rmtree(folder / data)
+    shutil.copytree(ROOT / data, folder / data)
+    shutil.copy(ROOT / "conf/data/toolworld.yaml", folder / "conf/data/toolworld.yaml")
+    return folder
 
 
 def published_rows(of: argparse.Namespace) -> dict[str, Any]:
@@ -267,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """See the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["demo", "published"], help="one of the two questions")
-    parser.add_argument("--against", type=Path, help="a checkout of older code, for the demo")
+    parser.add_argument("--against", metavar="COMMIT", help="an older commit, to compare the demo with")
     parser.add_argument("--rounds", type=int, default=3, help="of the demo, in turns")
     parser.add_argument("--steps", type=int, default=40, help="of the demo in a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -287,8 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     rows: dict[str, Any] = {**code(), "packages": {name: version(name) for name in PACKAGES}}
     if of.only != "published":
-        checkouts = {"ours": ROOT} | ({"against": of.against.resolve()} if of.against else {})
-        rows["demo"] = demo_rows(checkouts, of.rounds, of.steps, of.threads)
+        with tempfile.TemporaryDirectory() as scratch:
+            checkouts = {"ours": ROOT} | ({"against": older(of.against, Path(scratch))} if of.against else {})
+            rows["demo"] = demo_rows(checkouts, of.rounds, of.steps, of.threads) | {"before": of.against}
     if of.only != "demo":
         rows["published"] = published_rows(of)
     write_json(of.out, rows)

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from tiny_caller import prompts, random_model
 
-from toolformer.evaluate import main
+from toolformer.evaluate import main, with_run_settings
+from toolformer.inference.caller import ToolCaller
 
 QUICK = [
     "evaluation.rows=6",
@@ -44,6 +46,12 @@ def test_a_run_folder_brings_its_data_and_limits(run, capsys):
     main(["checkpoint=outputs/small", "split=standard", *QUICK])
     (other,) = [p for p in run.parent.iterdir() if p.name.startswith("evaluation-") and p != folder]
     assert json.loads((other / "metrics.json").read_text())["provenance"]["settings"]["tools_per_request"] == 8
+
+
+def test_an_exported_folder_brings_its_limits(run):
+    ToolCaller(random_model(), prompts(), no_call_bias=0.5).save_pretrained(run.parent / "alone")
+    limits = with_run_settings(OmegaConf.create({"checkpoint": "outputs/alone", "data": {"mine": 1}, "split": None}))
+    assert limits.split.length_limit == prompts().length_limit and limits.split.tools_per_request == 8
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ class Rules:
     ``carry`` is how many exchanges a conversation may start early so that a value said there is in it.
     ``held_back`` of the training dialogues, and all dev and test dialogues of trained services, are shared out: of dev,
     ``dev_validation`` goes to validation and ``dev_test`` to the tests, the rest to training. A test row whose flow of
-    acts never occurs in training is held out, another one is seen. Services that are only in the upstream test split
-    are unseen; ``validation_services`` are kept for validation alone. ``near`` is the Jaccard index (5-token
-    sequences) from which two requests or two schemas count as the same. ``test_wording`` is the wording of the tests'
-    tools: 0, or 1 to 5 of SGD-X.
+    acts never occurs in training is held out, another one is seen. Services of the upstream test split that its
+    training split lacks are unseen; ``validation_services`` are kept for validation alone. ``near`` is the Jaccard
+    index (5-token sequences) from which two requests or two schemas count as the same. ``test_wording`` is the wording
+    of the tests' tools: 0, or 1 to 5 of SGD-X.
     """
 
     carry: int = 2

@@ -76,7 +76,8 @@ def find_root(root: str | Path) -> Path:
         if (folder / "train" / "schema.json").is_file():
             return folder
     raise FileNotFoundError(
-        f"{root}: holds no SGD data (train/schema.json is missing); run `make data`, or set TOOLFORMER_DATA"
+        f"{root}: holds no SGD data (train/schema.json is missing); run `make data ARGS=corpus=sgd`, "
+        "or set TOOLFORMER_DATA"
     )
 
 
@@ -170,7 +171,9 @@ def files(root: str | Path, split: str) -> list[Path]:
     found = {path.name.split(".")[0]: path for path in folder.glob("dialogues_*.json.gz")}
     found |= {path.name.split(".")[0]: path for path in folder.glob("dialogues_*.json")}
     if not found:
-        raise FileNotFoundError(f"{folder}: holds no dialogues_*.json; run `make data`, or set data.root")
+        raise FileNotFoundError(
+            f"{folder}: holds no dialogues_*.json; run `make data ARGS=corpus=sgd`, or set data.root"
+        )
     return [found[name] for name in sorted(found)]
 
 
