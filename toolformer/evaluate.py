@@ -28,7 +28,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     from transformers.utils import logging
 
     from toolformer.evaluation import evaluate
-    from toolformer.inference.folders import calibrated_bias, find_backbone, load
+    from toolformer.inference.folders import calibrated_bias, find_backbone, load, usable
 
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -42,7 +42,7 @@ def main(cfg: DictConfig, folder: Path) -> None:
     device = cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if cfg.evaluation.no_call_bias is None and not cfg.evaluation.calibration_rows:
         cfg.evaluation.no_call_bias = calibrated_bias(cfg.checkpoint, model)
-    evaluate(model.to(device), prompts, source, folder / "evaluation", **cfg.evaluation)
+    evaluate(model.to(usable(device)), prompts, source, folder / "evaluation", **cfg.evaluation)
     shutil.copy(folder / "evaluation" / "metrics.json", folder / "metrics.json")
 
 

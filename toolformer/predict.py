@@ -95,6 +95,7 @@ def read(path: str) -> Iterator[list[Message]]:
         ValueError: a line is neither a text nor an object with messages, or there is none.
     """
     from toolformer.data.sources import own
+    from toolformer.data.sources.files import strict_json
 
     name, remedy = "stdin" if path == "-" else path, 'give "text" or {"messages": [...]} on each line'
     try:
@@ -105,7 +106,7 @@ def read(path: str) -> Iterator[list[Message]]:
     if not lines:
         raise ValueError(f"{name}: has no requests; {remedy}")
     for place, line in lines:
-        found = own.read_json(line, f"{place}: no JSON", remedy)
+        found = strict_json(line, f"{place}: no JSON", remedy)
         turns = found.get("messages") if isinstance(found, dict) else [{"role": "user", "content": found}]
         if not isinstance(turns, list) or not turns or not isinstance(found, dict | str):
             raise ValueError(f"{place}: is {line!r:.60}; {remedy}")

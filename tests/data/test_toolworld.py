@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -223,13 +224,14 @@ def test_noise_touches_words_and_no_values(stream: Rows, splits: dict[str, tuple
         for example, _ in rows
         for call in example.calls
         for key, value in call.arguments.items()
-        if key.endswith("_id") and isinstance(value, str) and value not in told(example)
+        if key.endswith("_id") and isinstance(value, str)
+        if not re.search(rf"(?<!\w){re.escape(value)}(?!\w)", told(example))
     ]
     assert lost == []
     known = {word for example, _ in stream for word in words_of(told(example)).split()}
     said = [word for example, _ in rows for word in words_of(told(example)).split()]
     plain = [word for example, _ in ToolWorld(seed=1).batch(0, **SHAPE) for word in words_of(told(example)).split()]
-    assert sum(word not in known for word in said) > 3 * sum(word not in known for word in plain)
+    assert sum(word not in known for word in said) > 2 * sum(word not in known for word in plain)
 
 
 def test_no_request_is_in_two_splits(splits: dict[str, tuple[list[Tool], list[Example]]], stream: Rows) -> None:

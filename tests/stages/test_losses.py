@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from data.tiny_rows import TOOLS, prompts, rows, tokenizer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from model.tiny import tiny
 from torch import Tensor
 
@@ -37,8 +38,9 @@ SHAPE = {"vocab_size": len(tokenizer()), "eos_token_id": prompts().end, "no_tool
 
 
 def make(kind: type[Stage], model: ToolFormerMicro, **settings: Any) -> Stage:
-    """A stage at step 0 of a trainer that does nothing else."""
-    stage = kind(model, prompts(), **{"lr": 1e-2, "warmup_steps": 0, **settings})
+    """A stage at step 0 of a trainer that does nothing else; all parts of its loss are due at every step."""
+    due = {} if kind is SchemaAutoEncoding else {"rebuild_every": 1}
+    stage = kind(model, prompts(), **{"lr": 1e-2, "warmup_steps": 0, **due, **settings})
     stage.trainer = L.Trainer(
         max_steps=100, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -228,6 +230,40 @@ def test_a_batch_without_tools_teaches_the_reply(shape: dict[str, Any]):
     assert parts["call"] > 0 and parts["loss"].isfinite()
 
 
+def test_a_part_that_is_due_now_and_then_is_due_where_rows_are_logged():
+    stage = make(ToolCalling, tiny(**SHAPE), rebuild_every=4)
+    stage.train()
+    steps, loop = range(100), stage.trainer.fit_loop.epoch_loop
+    due, logged = [], []
+    for step in steps:
+        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+        due += [step] if stage.every(4) else []
+        logged += [step] if stage.logging_step else []
+    assert len(due) == 25 and set(due) & set(logged) == {99}  # a trainer logs each 50th step
+
+
+def test_validation_answers_are_written_in_the_weights_own_numbers(monkeypatch):
+    """Mixed precision wraps validation in autocast, which the engine's caches know nothing of."""
+    stage = make(ToolCalling, tiny(**SHAPE))
+    stage.eval()
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(stage, name, lambda *of, **kw: None)
+    with MixedPrecision("bf16-mixed", "cpu").val_step_context():
+        stage.validation_step(rows()[:4], 0)
+    assert stage.answers.compute().keys() == {"tsa", "em"}
+
+
+def test_a_validation_row_without_room_for_an_answer_counts_as_malformed(monkeypatch):
+    stage = make(ToolCalling, tiny(**SHAPE))
+    some = rows()[:4]
+    batch = collate_calls(some, stage.prompts)
+    stage.prompts = prompts(length_limit=int(batch.attention_mask.sum(-1).max()))
+    for name in ("log", "log_dict"):
+        monkeypatch.setattr(stage, name, lambda *of, **kw: None)
+    stage.validation_step(some, 0)
+    assert float(stage.answers.compute()["em"]) < 1
+
+
 def test_parts_of_weight_zero_are_not_computed():
     model, batch = tiny(**SHAPE), batch_of_rows()
     off = {"pointer_weight": 0.0, "contrast_weight": 0.0, "rebuild_weight": 0.0}
@@ -299,7 +335,7 @@ def test_one_batch_is_learned(optimizer: str):
     wide = {"hidden_size": 48, "intermediate_size": 64, "num_gists": 6, "initializer_range": 0.08}
     model, learned = tiny(**SHAPE, **wide).train(), ("call", "pointer", "rebuild")
     batch = collate_calls(rows(), prompts())
-    stage = make(ToolCalling, model, optimizer=optimizer, rebuild_weight=1.0, rebuild_every=1)
+    stage = make(ToolCalling, model, optimizer=optimizer, rebuild_weight=1.0)
     opt = build_optimizer(model, optimizer, lr=1e-2, weight_decay=0.0)
     for step in range(100):
         parts = losses(stage, batch)

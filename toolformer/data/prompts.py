@@ -6,13 +6,14 @@ The tokenizer's own chat template is used where it has one, ChatML otherwise; ca
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from toolformer.calls import OPEN, render
+from toolformer.calls import CLOSE, OPEN, render
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import form, shorten
 
@@ -21,6 +22,8 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 MARKS = ("<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
+QUOTED = {mark: chr(0xFDD0 + i) for i, mark in enumerate(MARKS)}  # characters that Unicode keeps out of texts
+_QUOTED = re.compile(f"([{''.join(QUOTED.values())}])")
 KEPT_SCHEMAS = 20_000  # token ids of schemas that are kept; training on generated tools meets ever new ones
 
 
@@ -65,8 +68,15 @@ class Prompts:
         self._schemas: dict[str, tuple[int, ...]] = {}
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text as it stands."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of a text as it stands; what is ``quoted`` in it is spelled in letters."""
+        if not _QUOTED.search(text):
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        pieces = _QUOTED.split(text)  # every other one stands for a mark
+        return [token for i, piece in enumerate(pieces) for token in (self._letters if i % 2 else self.ids)(piece)]
+
+    def _letters(self, quoted_mark: str) -> list[int]:
+        (mark,) = (mark for mark, stand_in in QUOTED.items() if stand_in == quoted_mark)
+        return self.tokenizer.encode(mark, add_special_tokens=False, split_special_tokens=True)
 
     def schema(self, tool: Tool) -> tuple[int, ...]:
         """Token ids of a schema within ``schema_limit``."""
@@ -77,12 +87,12 @@ class Prompts:
         return self._schemas[tool.id]
 
     def _schema(self, tool: Tool) -> tuple[int, ...]:
-        ids = self.ids(tool.text)
+        ids = self.ids(quoted(tool.text))
         if len(ids) > self.schema_limit:
-            short = shorten(tool, lambda text: len(self.ids(text)), self.schema_limit)
+            short = shorten(tool, lambda text: len(self.ids(quoted(text))), self.schema_limit)
             self.report["schemas_shortened"] += 1
             self.report["schema_parts_dropped"] += len(short.dropped)
-            ids = self.ids(short.text)
+            ids = self.ids(quoted(short.text))
             self.report["schemas_over_limit"] += len(ids) > self.schema_limit
         return tuple(ids)
 
@@ -92,7 +102,7 @@ class Prompts:
         Raises:
             TooLongError: its last turn alone is over the limit.
         """
-        turns = [{"role": m.role, "content": m.content} for m in messages]
+        turns = [{"role": m.role, "content": _content(m)} for m in messages]
         while True:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             assert isinstance(text, str)  # as ``tokenize`` is off
@@ -122,22 +132,37 @@ class Prompts:
 
     def answer(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """The calls, the reply, or a draft and the reply; and the end mark. ``tools`` are those on offer."""
-        parts = [render(self.written(example, tools)), "" if example.calls else example.reply]
+        parts = [_rendered(self.written(example, tools)), "" if example.calls else quoted(example.reply)]
         return [*self.ids("\n".join(filter(None, parts))), self.end]
 
     def name_ends(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """Where in ``answer`` the first token stands that is behind the name, for each call."""
         calls = self.written(example, tools)
-        before = [render(calls[:n]) + "\n" * (n > 0) for n in range(len(calls))]
+        before = [_rendered(calls[:n]) + "\n" * (n > 0) for n in range(len(calls))]
         return [
-            len(self.ids(f'{text}{OPEN}\n{{"name": {json.dumps(call.name, ensure_ascii=False)[:-1]}'))
+            len(self.ids(f'{text}{OPEN}\n{{"name": {quoted(json.dumps(call.name, ensure_ascii=False)[:-1])}'))
             for text, call in zip(before, calls, strict=True)
         ]
 
     def call_ends(self, example: Example, tools: Sequence[Tool] = ()) -> list[int]:
         """Where in ``answer`` each call closes; not by looking for the mark, which an argument may hold as text."""
         calls = self.written(example, tools)
-        return [len(self.ids(render(calls[: n + 1]))) - 1 for n in range(len(calls))]
+        return [len(self.ids(_rendered(calls[: n + 1]))) - 1 for n in range(len(calls))]
+
+
+def quoted(text: str) -> str:
+    """A text that somebody wrote: its marks are letters, so that they end no turn and open no call."""
+    for mark, stand_in in QUOTED.items():
+        text = text.replace(mark, stand_in)
+    return text
+
+
+def _content(message: Message) -> str:
+    return message.content if message.role == "assistant" else quoted(message.content)  # its calls stand in marks
+
+
+def _rendered(calls: Sequence[ToolCall]) -> str:
+    return "\n".join(f"{OPEN}{quoted(text[len(OPEN) : -len(CLOSE)])}{CLOSE}" for text in (render([c]) for c in calls))
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

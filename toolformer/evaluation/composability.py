@@ -122,7 +122,12 @@ def hot_swap(engine: Engine, rows: Rows, decoding: Decoding, seed: int, progress
     parameters change under the same two names), both are encoded again, and the call must name the other one.
     ``stale`` is the same question with the gists from before the edit. ``renamed``: the needed tool gets a new name.
     """
-    chosen = [(example, tools) for example, tools in varied(rows, "masked", seed) if swappable(example, tools)]
+    chosen, taken = [], set[str]()
+    for example, tools in varied(rows, "masked", seed):
+        ids = {tool.id for tool in tools}
+        if swappable(example, tools) and taken.isdisjoint(ids):  # one store holds the tools of all rows
+            chosen.append((example, tools))
+            taken |= ids
     swaps = [_exchange(example.id, example.calls[0].name, tools, seed) for example, tools in chosen]
     renames = [_rename(example.id, example.calls[0].name, tools, seed) for example, tools in chosen]
     untouched, requests = True, {"exchanged": [], "stale": [], "renamed": []}

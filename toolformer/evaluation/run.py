@@ -32,9 +32,9 @@ from toolformer.evaluation.cases import (
 )
 from toolformer.evaluation.evidence import reads_gists
 from toolformer.evaluation.provenance import provenance
-from toolformer.evaluation.scoring import answered, judged, prediction, readable, summarised
+from toolformer.evaluation.scoring import judged, prediction, readable, summarised
 from toolformer.evaluation.timing import timing
-from toolformer.inference.engine import DECODINGS, Decoding, Engine
+from toolformer.inference.engine import DECODINGS, Decoding, Engine, answered
 from toolformer.inference.naive import NaiveEngine
 from toolformer.model.modeling import ToolFormerMicro
 from toolformer.reporting.tables import table
@@ -105,6 +105,8 @@ def evaluate(
     _check(settings)
     if model.pointer is None:
         settings["decodings"] = [name for name in settings["decodings"] if name != "pointed"]
+        if not settings["decodings"]:
+            raise ValueError("evaluation.decodings is ['pointed'], the model has no pointer; use free or constrained")
     _plan(settings)
     found = {name: split_rows(source, name, rows, tools_per_request, seed) for name in splits}
     training = model.training
@@ -156,8 +158,8 @@ def _check(settings: Mapping[str, Any]) -> None:
     if set(settings["composability"]) != {"tools", "rows"}:
         raise ValueError(f"evaluation.composability is {settings['composability']}; it has tools and rows")
     numbers = ("rows", "tools_per_request", "batch_size", "max_new_tokens", "most_calls")
-    for key in (*numbers, "control_rows", "calibration_rows", "timing_rows"):
-        if settings[key] < (least := int(key in numbers)):
+    for key in (*numbers, "masked_rows", "control_rows", "calibration_rows", "timing_rows"):
+        if settings[key] is not None and settings[key] < (least := int(key in numbers)):
             raise ValueError(f"evaluation.{key} is {settings[key]}; it must be at least {least}")
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from toolformer.calls import Malformed, parse
 from toolformer.data.corpus import request
 from toolformer.data.masking import Rows
-from toolformer.data.prompts import TooLongError
 from toolformer.evaluation.cases import Case
-from toolformer.inference.engine import Answer, Decoding, Engine, Request
+from toolformer.inference.engine import Answer, Engine, unread
 from toolformer.metrics import Row, row_outcome, summary, wilson
-from toolformer.records import Message, call_to_json
+from toolformer.records import call_to_json
 
 Measured = dict[str, float | int | None]
 
@@ -23,27 +22,6 @@ def rate(hits: int, n: int) -> Measured:
         return {"value": None, "low": None, "high": None, "n": 0}
     low, high = wilson(hits, n)
     return {"value": hits / n, "low": low, "high": high, "n": n}
-
-
-def unread(engine: Engine, messages: Sequence[Message]) -> str:
-    """Why a request cannot be read within the model's limit; empty where it can."""
-    try:
-        engine.prompts.prompt(messages, room=engine.max_new_tokens)
-    except TooLongError as error:
-        return str(error)
-    return ""
-
-
-def answered(
-    engine: Engine, requests: Sequence[Request], decoding: Decoding, progress: Callable[[int], object]
-) -> list[Answer]:
-    """One answer a request, in their order; a request over the limit gets one that says so, and counts as malformed."""
-    answers = [Answer(unread=unread(engine, request.messages)) for request in requests]
-    read = [i for i, answer in enumerate(answers) if not answer.unread]
-    progress(len(requests) - len(read))
-    for i, answer in zip(read, engine.answer([requests[i] for i in read], decoding, progress), strict=True):
-        answers[i] = answer
-    return answers
 
 
 def readable(engine: Engine, rows: Rows) -> Rows:

@@ -26,7 +26,7 @@ def timing(engine: Engine, requests: Sequence[Request], tools: Sequence[Tool], d
     first_ms, token_ms, encode_ms = [], [], []
     for i in range(WARM_UP + 5):
         spent = _milliseconds(lambda: engine.encode(tools), engine)[1]
-        encode_ms += [spent / len(tools)] if i >= WARM_UP else []
+        encode_ms += [spent / max(1, len(tools))] if i >= WARM_UP else []
     for i, request in enumerate([*requests[:WARM_UP], *requests]):
         _, to_first = _milliseconds(lambda request=request: first.answer([request], decoding), engine)
         (answer,), whole = _milliseconds(lambda request=request: one.answer([request], decoding), engine)

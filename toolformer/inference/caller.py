@@ -19,7 +19,7 @@ from toolformer.data.prompts import Prompts
 from toolformer.data.sources.own import message
 from toolformer.data.sources.own_tools import tool_from
 from toolformer.inference.engine import Answer, Decoding, Engine, Request
-from toolformer.inference.folders import calibrated_bias, load, save
+from toolformer.inference.folders import calibrated_bias, load, save, usable
 from toolformer.inference.gist_precision import Precision
 from toolformer.inference.gist_store import GistStore, gist_fingerprint
 from toolformer.inference.routing import Near, Router
@@ -69,7 +69,7 @@ class ToolCaller:
         route_above: int = 256,
         k: int = 64,
     ):
-        for name, value, least in (("route_above", route_above, 0), ("k", k, 1)):
+        for name, value, least in (("route_above", route_above, 0), ("k", k, 1), ("max_new_tokens", max_new_tokens, 1)):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         self.engine = Engine(model.eval(), prompts, no_call_bias=no_call_bias, max_new_tokens=max_new_tokens)
@@ -93,7 +93,7 @@ class ToolCaller:
         """
         model, prompts = load(path)
         kw.setdefault("no_call_bias", calibrated_bias(path, model))
-        return cls(model.to(torch.device(device), dtype), prompts, **kw)
+        return cls(model.to(usable(device), dtype), prompts, **kw)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Exports weights, tokenizer, limits and bias: a folder for ``from_pretrained`` and for transformers' own.
@@ -126,8 +126,13 @@ class ToolCaller:
             missing = [tool for tool in new.values() if tool.id not in there]
             for start in range(0, len(missing), AT_ONCE):
                 part = missing[start : start + AT_ONCE]
-                self.store.add_many(part, list(self.engine.encode(part)))
-                there |= self.store.find(part)  # as the next program will find them
+                try:
+                    self.store.add_many(part, list(self.engine.encode(part)))
+                    kept = self.store.get_many(part)  # as the next program will find them; what is gone is named
+                except BaseException:
+                    self.store.release(new.values())
+                    raise
+                there |= {tool.id: own for tool, own in zip(part, kept, strict=True)}
             device = self.engine.model.device
             added = {name: there[tool.id].to(device) for name, tool in new.items()}
             self._router.add(list(new.values()), list(added.values()))
@@ -228,9 +233,11 @@ def _reply(answer: Answer) -> Reply:
 
 
 def _turns(messages: Conversation) -> list[Message]:
-    if isinstance(messages, str):
-        return [Message("user", messages)]
-    turns = [row if isinstance(row, Message) else message(row, f"messages[{i}]") for i, row in enumerate(messages)]
+    given: Any = [Message("user", messages)] if isinstance(messages, str) else messages
+    turns = [row if isinstance(row, Message) else message(row, f"messages[{i}]") for i, row in enumerate(given)]
     if not turns:
         raise ValueError("messages is []; give at least the user's request")
+    for i, turn in enumerate(turns):
+        if not isinstance(turn.content, str) or any("\ud800" <= character <= "\udfff" for character in turn.content):
+            raise ValueError(f"messages[{i}]: content is {turn.content!a:.60}; it must be text in valid Unicode")
     return turns

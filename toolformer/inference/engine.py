@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from toolformer.data.batches import pad
-from toolformer.data.prompts import Prompts
+from toolformer.data.prompts import Prompts, TooLongError
 from toolformer.inference.batch import Batch, best, log_probabilities
 from toolformer.inference.grammar import Grammar
 from toolformer.inference.memory import ProjectedTools
 from toolformer.inference.writing import DECODINGS, Answer, Decoding, OnToken, Request, Row
 from toolformer.model.modeling import ToolFormerMicro
-from toolformer.records import Tool
+from toolformer.records import Message, Tool
 
-__all__ = ["DECODINGS", "Answer", "Decoding", "Engine", "Request"]
+__all__ = ["DECODINGS", "Answer", "Decoding", "Engine", "Request", "answered"]
 REFILL = 0.6  # waiting requests join when no more than this part of a full batch is being written
 TOKENS = 2**16  # kept of all rows together: of longer prompts fewer are written at a time
 PAIRS = 2**22  # of tokens that look at each other while prompts are read: one of 2,048, or 128 of 181
@@ -144,6 +144,8 @@ class Engine:
         return out
 
     def _rows(self, requests: Sequence[Request], decoding: Decoding, on_token: OnToken | None = None) -> list[Row]:
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding is {decoding!r}; use one of {', '.join(DECODINGS)}")
         if decoding == "pointed" and self.model.pointer is None:
             raise ValueError("decoding is 'pointed' but the model has no pointer; use free or constrained")
         return [Row(self, i, request, decoding, on_token) for i, request in enumerate(requests)]
@@ -209,6 +211,30 @@ class Engine:
     def _logits(self, states: Tensor) -> Tensor:
         logits = self.model.lm_head(states)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def unread(engine: Engine, messages: Sequence[Message]) -> str:
+    """Why a request cannot be read within the model's limit; empty where it can."""
+    try:
+        engine.prompts.prompt(messages, room=engine.max_new_tokens)
+    except TooLongError as error:
+        return str(error)
+    return ""
+
+
+def answered(
+    engine: Engine,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    progress: Callable[[int], object] = lambda done: None,
+) -> list[Answer]:
+    """One answer a request, in their order; a request over the limit gets one that says so, and counts as malformed."""
+    answers = [Answer(unread=unread(engine, request.messages)) for request in requests]
+    read = [i for i, answer in enumerate(answers) if not answer.unread]
+    progress(len(requests) - len(read))
+    for i, answer in zip(read, engine.answer([requests[i] for i in read], decoding, progress), strict=True):
+        answers[i] = answer
+    return answers
 
 
 def _length(row: Row) -> int:

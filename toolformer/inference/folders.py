@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from toolformer.data.prompts import Prompts, load_tokenizer
@@ -75,6 +76,20 @@ def find_backbone(path: str | Path) -> Path:
     raise ValueError(
         f"{path}: holds no trained model (no config.json, no backbone, no finished stage); finish training"
     )
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """The device, after something was computed there.
+
+    Raises:
+        ValueError: this machine has none such, or torch cannot use it.
+    """
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        why = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"device is {str(device)!r}: {why}; use cpu, or cuda where there is a GPU") from error
+    return torch.device(device)
 
 
 def run_folder(path: str | Path) -> Path | None:

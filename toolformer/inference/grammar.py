@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from toolformer.calls import CLOSE, OPEN
 from toolformer.records import Tool
 from toolformer.schemas import blanks
+from toolformer.schemas.checking import BRANCHES
 from toolformer.schemas.type_text import kind_of
 
 JSON_SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
@@ -136,10 +137,12 @@ def _closed(schema: Any) -> Any:
         out.setdefault("anyOf", options)
     if isinstance(out.get("properties"), Mapping):
         out["properties"] = {key: _closed(value) for key, value in out["properties"].items()}
-        out.setdefault("additionalProperties", False)
+        if out["properties"] or not any(key in schema for key in BRANCHES):  # else they declare the keys
+            out.setdefault("additionalProperties", False)
     for key in ("items", "additionalProperties"):
-        if key in out:
-            out[key] = _closed(out[key]) if isinstance(out[key], Mapping) else False
+        if key in out:  # true closes an object that declares keys, and opens one that declares none
+            free = out[key] is True and not out.get("properties")
+            out[key] = _closed(out[key]) if isinstance(out[key], Mapping) else free
     for key in ("anyOf", "prefixItems"):
         if key in out:
             out[key] = [_closed(option) for option in out[key]]

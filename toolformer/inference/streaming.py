@@ -27,7 +27,8 @@ class Stream(Generic[Result]):
     """
 
     def __init__(self, write: Callable[[Told], Result], tokenizer: Tokenizer):
-        self._pieces = _pieces(write, tokenizer)
+        self._closed = threading.Event()
+        self._pieces = _pieces(write, tokenizer, self._closed)
         self._reply: Result | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -55,16 +56,19 @@ class Stream(Generic[Result]):
 
     def close(self) -> None:
         """No more pieces are wanted: the writing ends with the token it is at."""
-        self._pieces.close()
+        self._closed.set()
+        if not self._pieces.gi_running:  # else another thread takes the pieces, and sees the end
+            self._pieces.close()
 
 
 class _Unwanted(Exception):
     """Nobody takes the pieces any more."""
 
 
-def _pieces(write: Callable[[Told], Result], tokenizer: Tokenizer) -> Generator[str, None, Result]:
+def _pieces(
+    write: Callable[[Told], Result], tokenizer: Tokenizer, closed: threading.Event
+) -> Generator[str, None, Result | None]:
     told: SimpleQueue[int | None] = SimpleQueue()
-    closed = threading.Event()
     ended: list[Result | BaseException] = []
 
     def tell(token: int) -> None:
@@ -93,6 +97,8 @@ def _pieces(write: Callable[[Told], Result], tokenizer: Tokenizer) -> Generator[
     finally:
         closed.set()
         thread.join()
+    if isinstance(ended[0], _Unwanted):
+        return None
     if isinstance(ended[0], BaseException):
         raise ended[0]
     return ended[0]

@@ -106,7 +106,7 @@ class Stage(L.LightningModule):
 
     def every(self, steps: int) -> bool:
         """Whether this is a step in which a part that is due every so many steps is due; in validation it always is."""
-        return not self.training or self.trainer.global_step % steps == 0
+        return not self.training or (self.trainer.global_step + 1) % steps == 0
 
     @property
     def logging_step(self) -> bool:

@@ -98,6 +98,8 @@ def build_optimizer(
     matrices = [p for key, p in trained if is_matrix(key, p)]
     rest = [p for key, p in trained if not is_matrix(key, p)]
     if name == "muon" and matrices:
+        if not rest:
+            raise ValueError("stage.freeze leaves only matrices to train, and muon wants others too; use adamw")
         return MuonAdamW(matrices, rest, lr=lr, weight_decay=weight_decay, betas=betas)
     if name in ("adamw", "muon"):
         groups: list[dict[str, Any]] = [

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from toolformer.calls import parse
+from toolformer.calls import Malformed, parse
 from toolformer.data.batches import NEAREST, CallBatch
 from toolformer.data.masking import Rows
-from toolformer.inference.engine import Engine, Request
+from toolformer.inference.engine import Engine, Request, answered
 from toolformer.metrics import Row
 from toolformer.metrics.answers import ExactMatch
 from toolformer.metrics.selection import ToolSelectionAccuracy
@@ -59,13 +59,12 @@ class ToolCalling(Stage):
         engine = Engine(self.model, self.prompts, max_new_tokens=self.max_new_tokens)
         tools = list({tool.id: tool for _, row_tools in rows for tool in row_tools}.values())
         place = {tool.id: i for i, tool in enumerate(tools)}
-        gists = engine.encode(tools)
-        requests = [Request(e.messages, offered, gists[[place[t.id] for t in offered]]) for e, offered in rows]
-        with gathered(self.model):
-            answers = engine.answer(requests, "free" if self.model.pointer is None else "pointed")
-        self.answers.update(
-            [Row(e.calls, parse(a.text), offered, e.stratum) for (e, offered), a in zip(rows, answers, strict=True)]
-        )
+        with gathered(self.model), torch.autocast(self.device.type, enabled=False):  # caches are of the weights' dtype
+            gists = engine.encode(tools)
+            requests = [Request(e.messages, offered, gists[[place[t.id] for t in offered]]) for e, offered in rows]
+            answers = answered(engine, requests, "free" if self.model.pointer is None else "pointed")
+        said = [Malformed(answer.unread, 0) if answer.unread else parse(answer.text) for answer in answers]
+        self.answers.update([Row(e.calls, of, offered, e.stratum) for (e, offered), of in zip(rows, said, strict=True)])
 
     def on_validation_epoch_end(self) -> None:
         """TSA and EM of all generated answers."""

@@ -1,4 +1,4 @@
-"""In: the path of an upstream's file, plain or gzipped. Out: its text or its JSON; an error names a broken file."""
+"""In: the path of an upstream's file, plain or gzipped, or a text. Out: its text or JSON; an error names the place."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from toolformer.calls import MAX_DEPTH, deeper_than
+
+DEEPEST = 5 * MAX_DEPTH  # a tool may be nested 4 * MAX_DEPTH deep, and stands in a row
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -94,3 +99,23 @@ def json_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
                 yield number, line, json.loads(raw.decode())
             except (ValueError, RecursionError):
                 yield number, line, None
+
+
+def strict_json(text: str, place: str, remedy: str) -> Any:
+    """A JSON value that every later step can hold: no key twice, nothing too deep or too long, no half characters."""
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+        if deeper_than(value, DEEPEST):
+            raise ValueError(f"nested more than {DEEPEST} deep")
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: {error}; {remedy}") from error
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r:.80} occurs twice")
+    return out

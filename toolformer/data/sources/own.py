@@ -8,8 +8,6 @@ for fine-tuning: its ``tool_calls``, or its content as the reply. ``id``, ``repl
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,14 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toolformer.calls import MAX_DEPTH, deeper_than, render
+from toolformer.calls import render
 from toolformer.data.sources import own_tools
+from toolformer.data.sources.files import strict_json
 from toolformer.data.sources.source import Found, Offered, SetAside, Source
 from toolformer.records import Example, Message, Tool, ToolCall
 from toolformer.schemas import read_tool
 
 NAME = "own"
-DEEPEST = 5 * MAX_DEPTH  # a tool may be nested 4 * MAX_DEPTH deep, and stands in a row
 ROLES = {role: role for role in ("system", "user", "assistant", "tool")} | {"developer": "system", "function": "tool"}
 KEYS = ("tools", "messages", "calls", "id", "reply", "stratum", "parallel_tool_calls")
 UPSTREAM = ("train", "dev", "test")  # a file of such a name says to which split its rows belong
@@ -141,33 +139,13 @@ def _broken(reason: str) -> Generator[None]:
 
 
 def _json(line: str, place: str) -> Mapping[str, Any]:
-    row = read_json(line, f"{place}: no JSON", "write one object a line")
+    row = strict_json(line, f"{place}: no JSON", "write one object a line")
     if not isinstance(row, Mapping):
         raise ValueError(f"{place}: is a {type(row).__name__}; write an object with tools, messages and calls")
     for key in row:
         if key not in KEYS:
             raise ValueError(f"{place}: has the field {key!r}; the fields are {', '.join(KEYS)}")
     return row
-
-
-def read_json(text: str, place: str, remedy: str) -> Any:
-    """A JSON value that every later step can hold: no key twice, nothing too deep or too long, no half characters."""
-    try:
-        value = json.loads(text, object_pairs_hook=_object)
-        if deeper_than(value, DEEPEST):
-            raise ValueError(f"nested more than {DEEPEST} deep")
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: {error}; {remedy}") from error
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice!r:.80} occurs twice")
-    return out
 
 
 def _list(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
@@ -238,7 +216,7 @@ def _call(call: Any, place: str) -> ToolCall:
         raise ValueError(f"{place}: is {call!r:.80}; an object with name and arguments is wanted")
     arguments = inner.get("arguments")
     if isinstance(arguments, str):
-        arguments = read_json(arguments, f"{place}: arguments is no JSON", "write an object")
+        arguments = strict_json(arguments, f"{place}: arguments is no JSON", "write an object")
     if not isinstance(arguments, Mapping):
         raise ValueError(f"{place}: arguments is {arguments!r:.80}; an object is wanted")
     return ToolCall(inner["name"], arguments)

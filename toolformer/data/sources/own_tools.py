@@ -6,7 +6,6 @@ A file is OpenAI's ``tools``, an MCP server's answer to ``tools/list``, or an Op
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from toolformer.data.sources import openapi
+from toolformer.data.sources.files import strict_json
 from toolformer.records import Tool
 from toolformer.schemas import read_tool, tool_from_openai, validate
 
@@ -103,8 +103,8 @@ def _content(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() in (".yaml", ".yml"):
             return yaml.load(text, _Yaml)  # noqa: S506 - a SafeLoader
-        return json.loads(text)
+        return strict_json(text, f"{path}: no JSON", WANTED)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: no YAML: {' '.join(str(error).split())}; {WANTED}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no JSON: {error}; {WANTED}") from error

@@ -26,7 +26,7 @@ def bucket(text: str) -> int:
 class Voice(NamedTuple):
     """What a split may say: buckets of requests; which groups of clauses, frames, no-call talk.
 
-    ``noise`` is the share of their words that are left out or give way to a pseudo-word; values stay as they are.
+    ``noise`` is the share of their words that give way to pseudo-words; values stay as they are.
     """
 
     buckets: Collection[int]
@@ -100,17 +100,14 @@ def finish(rng: Random, text: str, question: bool = False) -> str:
 
 
 def noisy(rng: Random, text: str, share: float) -> str:
-    """``text`` with a share of its words left out, or replaced by pseudo-words; a place to fill stays."""
+    """``text`` with a share of its words replaced by pseudo-words: so it never becomes another split's wording."""
     if not share:
         return text
-    own, kept = Random(rng.random()), []  # one draw, however many words
-    for word in text.split(" "):
-        r = own.random()
-        if "{" in word or r >= share:
-            kept.append(word)
-        elif r < share / 2:
-            kept.append(pseudo_word(own))
-    return " ".join(kept) or text
+    own = Random(rng.random())  # one draw, however many words
+    return " ".join(
+        pseudo_word(own) if own.random() < share and word.strip("{},.") and "{" not in word else word
+        for word in text.split(" ")
+    )
 
 
 def labelled(text: tuple[str, str], key: str) -> str:

@@ -64,7 +64,7 @@ class ToolWorld:
         pair_share: Share of training rows that come in pairs, one after the other in a batch: a request, and the same
             words without a needed value, or as a mere remark, or without the tool, in parts as ``no_call_mix`` has
             them. The other shares are of the other rows.
-        word_noise: Share of the words of training requests, values aside, that are left out or give way to
+        word_noise: Share of the words of training requests, values and second turns aside, that give way to
             pseudo-words, lest whether to call is learned by heart.
         folder: Where ``domains/`` and ``words/`` are.
     """
