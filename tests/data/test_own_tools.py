@@ -177,6 +177,8 @@ def test_a_path_that_is_wrong_leaves_the_others(tmp_path: Path):
     ("name", "content", "said"),
     [
         ("t.json", "[", "no JSON: .*write a list of tools"),
+        ("t.json", f"[{'9' * 5000}]", "t.json: no JSON: .*write a list of tools"),
+        ("t.json", '[{"name": "a", "name": "b"}]', "no JSON: the key 'name' occurs twice"),
         ("t.yaml", "a: [", "no YAML: .*write a list of tools"),
         ("t.json", [], r"holds \[\]; write a list of tools"),
         ("t.json", {"name": "lamp"}, "holds {'name': 'lamp'}; write a list"),

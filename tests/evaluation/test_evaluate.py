@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_caller import Deaf, Reader, hand_made, prompts, world
+from tiny_caller import Deaf, Reader, hand_made, prompts, random_model, world
 
 from toolformer.calls import Malformed, parse
 from toolformer.data.prompts import Prompts
 from toolformer.evaluation import evaluate, reads_gists
 from toolformer.evaluation.cases import split_rows
 from toolformer.evaluation.run import console
+from toolformer.evaluation.timing import timing
+from toolformer.inference.engine import Engine, Request
 from toolformer.records import call_from_json
 
 SMALL: dict[str, Any] = {
@@ -182,6 +184,7 @@ def test_what_is_left_out_is_not_scored(tmp_path):
         ({"rows": 0}, "evaluation.rows is 0; it must be at least 1"),
         ({"composability": {"rows": 3}}, "it has tools and rows"),
         ({"splits": ["training"]}, "split is 'training'"),
+        ({"masked_rows": -1}, "evaluation.masked_rows is -1; it must be at least 0"),
         ({"leave_out": ["test_seen/*"]}, "evaluation.leave_out has 'test_seen/\\*', which matches nothing"),
     ],
 )
@@ -189,6 +192,17 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(ValueError, match=why):
         evaluate(hand_made(), prompts(), world(), tmp_path / "out", **{**SMALL, **change})
     assert not (tmp_path / "out").exists()
+
+
+def test_pointed_alone_needs_a_pointer(tmp_path):
+    with pytest.raises(ValueError, match="the model has no pointer; use free or constrained"):
+        evaluate(random_model(pointer=False), prompts(), world(), tmp_path / "out", **SMALL, decodings=["pointed"])
+
+
+def test_requests_without_tools_are_timed_too():
+    engine, rows = Engine(hand_made(), prompts(), max_new_tokens=2), split_rows(world(), "test_unseen", 2, 8, 0)
+    requests = [Request(example.messages, [], engine.encode([])) for example, _ in rows]
+    assert timing(engine, requests, [], "free")["requests"] == 2
 
 
 def test_the_settings_file_has_every_setting():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from typing import Literal
 
 import pytest
@@ -164,6 +165,14 @@ def test_a_stream_gives_its_pieces_while_it_writes_and_ends_when_closed():
     assert threading.active_count() == running and list(stream) == []
     with pytest.raises(ValueError, match="closed before its answer had ended"):
         print(stream.reply)
+    elsewhere, taken = ours.stream("and another", "free"), []
+    reader = threading.Thread(target=lambda: taken.extend(elsewhere))
+    reader.start()
+    while not taken and reader.is_alive():
+        time.sleep(0.01)
+    elsewhere.close()  # as a stop button does
+    reader.join(timeout=60)
+    assert not reader.is_alive() and taken and threading.active_count() == running
     started = ours.stream("another", "free")
     next(started)
     del started  # as when a loop over it is left
@@ -284,3 +293,39 @@ def test_folders_without_a_model_are_refused(tmp_path):
     prompts().tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="the tokenizer has 700 tokens, the model 600"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        (lambda ours: ours.call("hi", "pointy"), "decoding is 'pointy'; use one of free, constrained, pointed"),
+        (lambda ours: ours.call("\ud800"), r"messages\[0\]: content is .*valid Unicode"),
+        (lambda ours: ours.call([Message("user", None)]), r"messages\[0\]: content is None"),
+        (lambda ours: caller().__class__(hand_made(), prompts(), max_new_tokens=0), "max_new_tokens is 0"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(ask, why):
+    ours = caller()
+    ours.add_tools([switch("lamp")])
+    with pytest.raises(ValueError, match=why):
+        ask(ours)
+
+
+@pytest.mark.parametrize("device", ["foo", "meta"])
+def test_a_device_that_is_not_there_is_named(run, device):
+    with pytest.raises(ValueError, match=f"device is '{device}': .*use cpu"):
+        ToolCaller.from_pretrained(run, device=device)
+
+
+def test_a_failed_add_holds_nothing(tmp_path):
+    """Else the tools that it found in the store could never give way to others."""
+    first = caller(store=tmp_path)
+    first.add_tools([switch("lamp"), switch("radio")])
+    ours = caller(store=tmp_path)
+    ours.store.limit = int(1.6 * first.store.size)  # room for three
+    many = [switch(name) for name in ("lamp", "radio", "oven", "fan")]
+    with pytest.raises(ValueError, match="limit is"):
+        ours.add_tools(many)
+    assert ours.tools == ()
+    ours.add_tools(many[2:])
+    assert len(ours.tools) == 2

@@ -115,6 +115,8 @@ def written_is_allowed(grammar, parameters: dict, arguments: dict) -> bool:
         ({"type": "integer", "minimum": 10**30}, 10**30),
         ({"type": "array", "prefixItems": [{"type": "integer"}], "items": {"type": "string"}}, [1, "a"]),
         ({"type": "object", "properties": {}, "additionalProperties": {"type": "integer"}}, {"any": 1}),
+        ({"type": "object", "additionalProperties": True}, {"any": [1]}),
+        ({"anyOf": [{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}]}, {"a": 1}),
     ],
 )
 def test_what_the_compiler_cannot_say_is_left_open(grammar, schema, value):
