@@ -339,7 +339,9 @@ def training(found: Result) -> Beside:
     judged_, tables = [], {}
     if "published" in found:
         steps, ratios = found["published"], found["published"]["ratios"]
-        figure = f"{steps['precision']} {ratios['examples']:.1f}x, memory {1 / ratios['peak']:.2f}x"
+        each = ratios.get("each", [ratios["examples"]])
+        ranged = f" ({min(each):.1f} to {max(each):.1f})" if len(each) > 1 else ""
+        figure = f"{steps['precision']} {ratios['examples']:.1f}x{ranged}, memory {1 / ratios['peak']:.2f}x"
         judged_.append((*STAGE2, figure, ratios["examples"] >= 4 and ratios["peak"] > 1))
         tables[f"Stage 2, {steps['requests']} requests of {steps['tools']} tools, {steps['precision']}"] = [
             {"": said, "examples/s": steps["requests"] / steps[name]["step_s"],
