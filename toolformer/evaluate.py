@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from toolformer.cli import entry
@@ -69,8 +71,8 @@ def with_run_settings(cfg: DictConfig) -> DictConfig:
 
     run = run_settings(cfg.checkpoint) or {}
     if alone := exported(find_backbone(cfg.checkpoint)):  # an export knows the limits and not the data
-        tools = OmegaConf.load(CONF / "split" / "standard.yaml")
-        run = {"split": {**tools, **{key: alone[key] for key in LIMITS}}, **run}
+        standard: dict[str, Any] = yaml.safe_load((CONF / "split" / "standard.yaml").read_text())
+        run = {"split": {**standard, **{key: alone[key] for key in LIMITS}}, **run}
     filled = cfg.copy()
     OmegaConf.set_struct(filled, False)
     for group, fallback in (("data", "toolworld"), ("split", "standard")):

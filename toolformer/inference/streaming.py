@@ -5,6 +5,7 @@ The writing goes on in a thread of its own, however slowly the pieces are taken;
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator
 from queue import SimpleQueue
@@ -57,7 +58,9 @@ class Stream(Generic[Result]):
     def close(self) -> None:
         """No more pieces are wanted: the writing ends with the token it is at."""
         self._closed.set()
-        if not self._pieces.gi_running:  # else another thread takes the pieces, and sees the end
+        if (
+            inspect.getgeneratorstate(self._pieces) != inspect.GEN_RUNNING
+        ):  # else another thread takes the pieces, and sees the end
             self._pieces.close()
 
 
