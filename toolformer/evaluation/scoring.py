@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from toolformer.calls import Malformed, parse
+from toolformer.calls import Malformed
 from toolformer.data.corpus import request
 from toolformer.data.masking import Rows
 from toolformer.evaluation.cases import Case
@@ -33,8 +33,7 @@ def judged(case: Case, answer: Answer, selects_only: frozenset[str] = frozenset(
     """What the metrics see of a case; of the sources in ``selects_only`` the names of the called tools alone."""
     example = case.example
     names_only = example.source in selects_only
-    said = Malformed(answer.unread, 0) if answer.unread else parse(answer.text)
-    return Row(example.calls, said, case.tools, example.stratum, request(example), names_only)
+    return Row(example.calls, answer.said, case.tools, example.stratum, request(example), names_only)
 
 
 def summarised(asked: Sequence[Case], answers: Sequence[Answer], rows: Sequence[Row], seed: int) -> dict[str, Measured]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toolformer.calls import Malformed, parse, render
 from toolformer.data.batches import ALL
-from toolformer.records import Message, Tool
+from toolformer.records import Message, Tool, ToolCall
 from toolformer.schemas import filled, gaps
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Answer:
     choices: list[list[float]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     unread: str = ""
+
+    @property
+    def said(self) -> list[ToolCall] | Malformed:
+        """The calls of the text; a request that was not read counts as malformed."""
+        return Malformed(self.unread, 0) if self.unread else parse(self.text)
 
 
 class Row:

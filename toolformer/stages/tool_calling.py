@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from toolformer.calls import Malformed, parse
 from toolformer.data.batches import NEAREST, CallBatch
 from toolformer.data.masking import Rows
 from toolformer.inference.engine import Engine, Request, answered
@@ -63,8 +62,9 @@ class ToolCalling(Stage):
             gists = engine.encode(tools)
             requests = [Request(e.messages, offered, gists[[place[t.id] for t in offered]]) for e, offered in rows]
             answers = answered(engine, requests, "free" if self.model.pointer is None else "pointed")
-        said = [Malformed(answer.unread, 0) if answer.unread else parse(answer.text) for answer in answers]
-        self.answers.update([Row(e.calls, of, offered, e.stratum) for (e, offered), of in zip(rows, said, strict=True)])
+        self.answers.update(
+            [Row(e.calls, a.said, offered, e.stratum) for (e, offered), a in zip(rows, answers, strict=True)]
+        )
 
     def on_validation_epoch_end(self) -> None:
         """TSA and EM of all generated answers."""
